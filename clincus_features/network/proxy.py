@@ -119,7 +119,8 @@ class Proxy:
         for end in (self._wake_reader, self._wake_writer):
             os.set_blocking(end, False)
         self.selector.register(self._wake_reader, selectors.EVENT_READ, self._awake)
-        self._lock = threading.Lock()  # guards the next two
+        self._lock = threading.Lock()  # guards the next three
+        self._is_closed = False
         self._wanted: dict[str, Policy] = {}  # by session
         self._records: dict[str, Records] = {}
         self._outlets: dict[str, Outlet] = {}
@@ -170,8 +171,9 @@ class Proxy:
 
     def wake(self) -> None:
         """End the present `serve_round`."""
-        with suppress(BlockingIOError):
-            os.write(self._wake_writer, b"!")
+        with self._lock, suppress(BlockingIOError):
+            if not self._is_closed:
+                os.write(self._wake_writer, b"!")
 
     # -- The loop
 
@@ -197,6 +199,11 @@ class Proxy:
         """End everything."""
         for session in list(self._outlets):
             self._stop_listening(session)
+        with self._lock:  # nobody may write to a file of this number that another one has opened since
+            self._is_closed = True
+            self.selector.close()
+            os.close(self._wake_reader)
+            os.close(self._wake_writer)
 
     def _awake(self, mask: int) -> None:
         with suppress(BlockingIOError):

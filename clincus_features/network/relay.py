@@ -94,9 +94,13 @@ class Carrier:
                 self._flush()
                 self._look_at_time()
         finally:
-            for stream in self._streams.values():
-                stream.socket.close()
-            self._selector.close()
+            self.close()
+
+    def close(self) -> None:
+        """End the connections; the line is its owner's."""
+        for stream in self._streams.values():
+            stream.socket.close()
+        self._selector.close()
 
     # -- The line
 

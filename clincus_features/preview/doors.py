@@ -44,13 +44,16 @@ class CommandDoor:
     def connected(self) -> Iterator[socket.socket]:
         """A stream to the port, for the `with` block: from a relay in the container. Raises OSError if it fails."""
         for left in reversed(range(clincus.BEGIN_TRIES)):
-            with self._relay() as (relay, ours):
-                if ours.recv(1) == READY:
-                    yield ours
-                    return
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    relay.wait(END_WITHIN)
-            said = relay.stderr.read(SAID_MOST) if relay.stderr else b""
+            with contextlib.ExitStack() as files:
+                with self._relay() as (relay, ours):
+                    if relay.stderr:
+                        files.enter_context(relay.stderr)
+                    if ours.recv(1) == READY:
+                        yield ours
+                        return
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        relay.wait(END_WITHIN)
+                said = relay.stderr.read(SAID_MOST) if relay.stderr else b""
             if not left or not clincus.has_not_begun(said):
                 raise ConnectionRefusedError("nothing answers there")
 

@@ -41,11 +41,6 @@ def ask(gate, *, peer=OWNER, method="GET", path="/api/tools", query=None, host="
 # ---- the Host header --------------------------------------------------------------------------------------------
 
 
-@table("host", ["127.0.0.1:3000", "localhost:3000", "LocalHost:3000", "[::1]:3000"])
-def test_loopback_names_with_our_port_pass(host):
-    assert ask(clincus.Gate(), host=host) is None
-
-
 @table(
     "host",
     [
@@ -54,28 +49,22 @@ def test_loopback_names_with_our_port_pass(host):
         "evil.example:3000",
         "localhost",
         "localhost:3001",
-        "localhost:3000:3000",
         "localhost:3000.",
-        "localhost.:3000",
         "localhost.evil.example:3000",
-        "127.0.0.1.evil.example:3000",
         "evil.example@127.0.0.1:3000",
         "127.0.0.1:3000@evil.example",
-        "127.0.0.1:3000/",
-        "127.1:3000",
         "2130706433:3000",
         "0.0.0.0:3000",
-        "[::1]",
         "::1:3000",
-        "[::ffff:127.0.0.1]:3000",
         "192.0.2.1:3000",
         "127.0.0.1:3000, evil.example",
-        "localhost:99999999",
         "localhost:\u0663000",
     ],
 )
-def test_any_other_host_is_refused(host):
+def test_any_other_host_than_a_loopback_name_with_our_port_is_refused(host):
     assert ask(clincus.Gate(), host=host) == 403
+    for ours in ("127.0.0.1:3000", "localhost:3000", "LocalHost:3000", "[::1]:3000"):
+        assert ask(clincus.Gate(), host=ours) is None
 
 
 def test_two_hosts_are_refused_even_if_both_are_ours():
@@ -84,11 +73,6 @@ def test_two_hosts_are_refused_even_if_both_are_ours():
     headers["Host"] = "localhost:3000"
     with pytest.raises(clincus.ClincusError, match="Host"):
         clincus.Gate().admit_request(clincus.Request("GET", "/", {}, headers, 0, OWNER, None))
-
-
-def test_without_a_port_the_host_is_ours_on_port_80_only():
-    peer = clincus.Peer("127.0.0.1", ("127.0.0.1", 80), "", 1000)
-    assert ask(clincus.Gate(), peer=peer, host="localhost") is None
 
 
 def test_the_address_that_a_connection_came_in_on_is_ours():
@@ -103,7 +87,6 @@ def test_the_address_that_a_connection_came_in_on_is_ours():
     [
         ("box.example", "box.example", True),
         ("box.example", "BOX.example:443", True),
-        ("box.example", "box.example:3000", True),
         ("box.example", "box.example:8080", False),
         ("Box.Example:8443", "box.example:8443", True),
         ("box.example:8443", "box.example", False),
@@ -123,16 +106,15 @@ def test_an_allowed_host_is_a_name_or_a_name_with_a_port(allowed, host, passes):
 
 # ---- other sites' pages -----------------------------------------------------------------------------------------
 
-FOREIGN = ["http://evil.example", "null", "", "http://localhost:3001", "https://localhost", "file://", "localhost:3000",
-           "ftp://localhost:3000", "http://localhost:3000.evil.example", "http://localhost:3000/"]  # fmt: skip
+FOREIGN = ["http://evil.example", "null", "", "http://localhost:3001", "localhost:3000", "ftp://localhost:3000",
+           "http://localhost:3000.evil.example"]  # fmt: skip
 
 
 @table("origin", FOREIGN)
 @table(
     ("method", "path"),
     [
-        *((method, "/api/x") for method in ("POST", "PUT", "DELETE", "PATCH", "BREW")),
-        ("PUT", "/"),
+        *((method, "/api/x") for method in ("POST", "DELETE", "BREW")),
         ("GET", "/ws/events"),
     ],
 )
@@ -144,6 +126,7 @@ def test_a_foreign_page_can_neither_write_nor_open_a_websocket(method, path, ori
 @table(("method", "path"), [("POST", "/api/x"), ("GET", "/ws/events")])
 def test_the_browser_says_that_the_page_is_foreign(method, path, site):
     assert ask(clincus.Gate(), method=method, path=path, Sec_Fetch_Site=site) == 403
+    assert ask(clincus.Gate(), path="/", Sec_Fetch_Site=site) is None, "a link may lead to the dashboard"
 
 
 @table("origin", ["http://localhost:3000", "http://127.0.0.1:3000", "http://[::1]:3000", None])
@@ -153,16 +136,9 @@ def test_our_own_page_and_programs_can_do_both(origin, site):
     fields = {name: value for name, value in fields.items() if value}
     assert ask(clincus.Gate(), method="POST", **fields) is None
     assert ask(clincus.Gate(), path="/ws/events", **fields) is None
-
-
-def test_the_page_of_an_allowed_host_is_ours():
     gate = clincus.Gate(["box.example"])
     assert ask(gate, method="POST", host="box.example", Origin="https://box.example") is None
     assert ask(gate, method="POST", host="box.example", Origin="https://box.example:8443") == 403
-
-
-def test_a_link_on_a_foreign_page_leads_to_the_dashboard():
-    assert ask(clincus.Gate(), path="/", Sec_Fetch_Site="cross-site") is None
 
 
 # ---- the other end of a connection ------------------------------------------------------------------------------
@@ -179,35 +155,23 @@ TABLE = """\
 @table(
     ("port", "owner"),
     [
-        pytest.param(0xC350, 1000, id="open"),
-        pytest.param(0xC351, None, id="closed by its process: shown as root's"),
-        pytest.param(0xC352, None, id="in TIME_WAIT: shown as root's"),
-        pytest.param(0xC353, None, id="not there"),
+        (0xC350, 1000),
+        (0xC351, None),  # closed by its process: shown as root's
+        (0xC352, None),  # in TIME_WAIT: shown as root's
+        (0xC353, None),  # not there
     ],
 )
 def test_the_kernel_says_who_holds_the_other_end(port, owner):
     assert clincus.find_owner(TABLE, [f"0100007F:{port:04X}", "0100007F:0BB8"]) == owner
 
 
-@table(
-    ("host", "little_endian"),
-    [
-        ("127.0.0.1", "0000000000000000FFFF00000100007F:0BB8"),
-        ("::1", "00000000000000000000000001000000:0BB8"),
-    ],
-)
-def test_addresses_are_written_as_the_kernel_does(monkeypatch, host, little_endian):
-    monkeypatch.setattr(clincus.sys, "byteorder", "little")
-    assert clincus.kernel_address(host, 3000) == little_endian
-
-
 PAIRS = [
-    pytest.param("127.0.0.1", "127.0.0.1", id="IPv4"),
-    pytest.param("127.0.0.1", "127.8.9.10", id="another loopback address"),
-    pytest.param("::1", "::1", id="IPv6"),
-    pytest.param("::", "127.0.0.1", id="IPv4 to a server of both"),
-    pytest.param("::", "::ffff:127.0.0.1", id="IPv4 in IPv6 to a server of both"),
-    pytest.param("0.0.0.0", "::ffff:127.0.0.1", id="IPv4 in IPv6 to a server of IPv4"),
+    ("127.0.0.1", "127.0.0.1"),
+    ("127.0.0.1", "127.8.9.10"),
+    ("::1", "::1"),
+    ("::", "127.0.0.1"),
+    ("::", "::ffff:127.0.0.1"),
+    ("0.0.0.0", "::ffff:127.0.0.1"),
 ]
 
 
@@ -217,8 +181,7 @@ def connected(listen, connect):
         listen = connect
     family = socket.AF_INET6 if ":" in listen else socket.AF_INET
     with socket.create_server((listen, 0), family=family, dualstack_ipv6=listen == "::") as server:
-        client = socket.socket(socket.AF_INET6 if ":" in connect else socket.AF_INET)
-        client.connect((connect, server.getsockname()[1]))
+        client = socket.create_connection((connect, server.getsockname()[1]))
         return client, server.accept()[0]
 
 
@@ -293,15 +256,14 @@ def gate():
     return TokenGate(["box.example"], token=TOKEN)
 
 
-@pytest.mark.parametrize("peer", [NEIGHBOUR, FAR])
-@pytest.mark.parametrize(
+@table("peer", [NEIGHBOUR, FAR])
+@table(
     ("authorization", "status"),
     [
         (None, 401),
         (f"Bearer {TOKEN}", None),
         (f"bearer  {TOKEN} ", None),
         (f"Bearer {TOKEN}x", 401),
-        ("Bearer", 401),
         (f"Basic {TOKEN}", 401),
         (TOKEN, 401),
     ],
@@ -312,22 +274,19 @@ def test_a_stranger_needs_the_token(gate, peer, authorization, status):
     assert ask(gate, peer=peer, path="/ws/events", **fields) == status
 
 
-def test_the_owner_needs_no_token_but_must_not_show_a_wrong_one(gate):
+def test_the_owner_needs_no_token_but_under_an_allowed_name_and_must_not_show_a_wrong_one(gate):
+    """A proxy on this machine, which has such a name, runs as the owner or root, whoever it speaks for."""
     assert ask(gate) is None
     assert ask(gate, Authorization="Bearer wrong") == 401
+    assert ask(gate, host="box.example") == 401
+    assert ask(clincus.Gate(["box.example"]), host="box.example") is None
 
 
-@pytest.mark.parametrize("field", ["X-Forwarded-For", "forwarded", "Via", "X-Real-IP"])
+@table("field", ["X-Forwarded-For", "forwarded", "Via", "X-Real-IP"])
 def test_what_a_proxy_of_the_owner_passes_on_is_not_the_owners(gate, field):
     assert ask(gate, **{field: "for=192.0.2.7"}) == 401
     assert ask(clincus.Gate(), **{field: "for=192.0.2.7"}) == 403
     assert ask(gate, Authorization=f"Bearer {TOKEN}", **{field: "for=192.0.2.7"}) is None
-
-
-def test_under_an_allowed_name_the_owner_needs_the_token_too(gate):
-    """A proxy on this machine runs as the owner or root, whoever it speaks for."""
-    assert ask(gate, host="box.example") == 401
-    assert ask(clincus.Gate(["box.example"]), host="box.example") is None
 
 
 def test_a_token_in_the_address_becomes_a_cookie_and_goes_away(gate):
@@ -340,6 +299,16 @@ def test_a_token_in_the_address_becomes_a_cookie_and_goes_away(gate):
     assert ask(gate, peer=FAR, host="192.0.2.1:3000", Cookie=f"a=b; {value}; c=d") is None
     assert ask(gate, peer=FAR, host="192.0.2.1:3000", Cookie=value[:-1]) == 401
     assert ask(TokenGate(token=TOKEN + "2"), peer=FAR, host="192.0.2.1:3000", Cookie=value) == 401
+    write = {"method": "POST", "peer": FAR, "host": "192.0.2.1:3000", "Cookie": value}
+    assert ask(gate, **write) is None
+    assert ask(gate, **write, Origin="http://evil") == 403
+    answer = ask(gate, host="box.example", query={"token": TOKEN}, X_Forwarded_Proto="https")
+    assert "; Secure" in dict(answer.headers)["Set-Cookie"], "behind TLS it is for TLS only"
+    answer = ask(gate, path="//evil.example/x", query={"token": TOKEN})
+    assert dict(answer.headers)["Location"] == "/evil.example/x", "it leads to no other server"
+    for method, path in (("POST", "/api/x"), ("GET", "/ws/events")):
+        asked = {"method": method, "path": path, "query": {"token": TOKEN}}
+        assert ask(gate, peer=FAR, host="192.0.2.1:3000", **asked) is None, "these need no cookie"
 
 
 FORM = {"Content_Type": "application/x-www-form-urlencoded", "Accept": "text/html", "Origin": "http://box.example"}
@@ -357,23 +326,14 @@ def test_the_sign_in_form_becomes_a_cookie_and_leads_to_where_it_stood(gate):
     assert (answer.status, fields["Location"]) == (303, "/sessions/a")
     cookie = fields["Set-Cookie"].partition(";")[0]
     assert ask(gate, peer=FAR, host="box.example", Cookie=cookie) is None
-
-
-def test_a_wrong_token_in_the_form_is_said_on_the_form(gate):
     answer = sign_in(gate, "wrong")
     assert answer.status == 401
-    assert b"The token is wrong." in answer.body
-
-
-def test_the_form_of_another_site_signs_nobody_in(gate):
+    assert b"is wrong" in answer.body
     assert sign_in(gate, TOKEN, Origin="http://evil.example") == 403
-
-
-def test_a_form_to_the_api_signs_nobody_in(gate):
     assert sign_in(gate, TOKEN, path="/api/sessions") == 401
 
 
-@pytest.mark.parametrize("path", ["/manifest.webmanifest", "/icon.svg", "/icon-192.png", "/icon-512.png"])
+@table("path", ["/manifest.webmanifest", "/icon.svg", "/icon-192.png", "/icon-512.png"])
 def test_a_browser_that_installs_the_page_gets_manifest_and_icons_without_the_cookie(gate, path):
     assert ask(gate, peer=FAR, host="box.example", path=path) is None
     assert ask(gate, peer=FAR, host="evil.example", path=path) == 403
@@ -396,33 +356,9 @@ def test_a_visit_renews_the_cookie(gate):
     assert headers(Accept="*/*", Cookie=cookie) == headers(Accept="text/html") == ()
 
 
-def test_behind_tls_the_cookie_is_for_tls_only(gate):
-    answer = ask(gate, host="box.example", query={"token": TOKEN}, X_Forwarded_Proto="https")
-    assert "; Secure" in dict(answer.headers)["Set-Cookie"]
-
-
-def test_a_cookie_does_not_let_a_foreign_page_write(gate):
-    value = f"clincus-{PORT}={gate.cookie}"
-    assert ask(gate, method="POST", peer=FAR, host="192.0.2.1:3000", Cookie=value) is None
-    assert ask(gate, method="POST", peer=FAR, host="192.0.2.1:3000", Cookie=value, Origin="http://evil") == 403
-
-
-def test_signing_in_never_leads_to_another_server(gate):
-    answer = ask(gate, path="//evil.example/x", query={"token": TOKEN})
-    assert dict(answer.headers)["Location"] == "/evil.example/x"
-
-
-@pytest.mark.parametrize(("method", "path"), [("POST", "/api/x"), ("GET", "/ws/events")])
-def test_a_token_in_the_address_serves_writes_and_sockets_as_it_is(gate, method, path):
-    assert ask(gate, peer=FAR, host="192.0.2.1:3000", method=method, path=path, query={"token": TOKEN}) is None
-
-
-def test_an_empty_token_is_none():
+def test_without_a_token_nothing_that_is_shown_lets_in():
     with pytest.raises(ValueError, match="would let everybody in"):
         TokenGate(token="")
-
-
-def test_without_a_token_nothing_that_is_shown_lets_in():
     gate = clincus.Gate()
     for fields in ({"Authorization": "Bearer "}, {"Cookie": "clincus-3000="}, {"query": {"token": ""}}):
         assert ask(gate, peer=FAR, host="192.0.2.1:3000", **fields) == 403
@@ -440,15 +376,6 @@ def test_wrong_tokens_of_a_peer_never_keep_its_right_one_out(gate):
 # ---- the log of refusals ----------------------------------------------------------------------------------------
 
 
-class Clock:
-    """A clock that goes when it is told to."""
-
-    now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
 @pytest.fixture
 def logged(monkeypatch):
     lines = []
@@ -457,12 +384,12 @@ def logged(monkeypatch):
 
 
 def test_a_refusal_is_logged_once_a_minute_for_each_peer_and_cause(logged, monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(clincus.time, "monotonic", clock)
+    now = [1000.0]
+    monkeypatch.setattr(clincus.time, "monotonic", lambda: now[0])
     refusals = clincus.RefusalLog()
     for _ in range(5):
         refusals.note("192.0.2.7", "host", "refused: the Host header")
-        clock.now += 11
+        now[0] += 11
     refusals.note("192.0.2.7", "token", "the token is wrong")
     refusals.note("192.0.2.8", "host", "refused: the Host header")
     assert logged == [
@@ -470,13 +397,13 @@ def test_a_refusal_is_logged_once_a_minute_for_each_peer_and_cause(logged, monke
         "gate: 192.0.2.7: the token is wrong",
         "gate: 192.0.2.8: refused: the Host header",
     ]
-    clock.now += 5
+    now[0] += 5
     refusals.note("192.0.2.7", "host", "again")
     assert logged[3:] == ["gate: 192.0.2.7: again"]
 
 
 def test_many_peers_fill_neither_the_log_nor_the_memory(logged, monkeypatch):
-    monkeypatch.setattr(clincus.time, "monotonic", Clock())
+    monkeypatch.setattr(clincus.time, "monotonic", lambda: 1000.0)
     refusals = clincus.RefusalLog()
     for number in range(5000):
         refusals.note(f"peer {number}", "host", "refused")
@@ -500,40 +427,22 @@ def test_a_token_file_is_made_for_its_owner_alone_and_kept(tmp_path):
     assert len(token) >= 40
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert entry.load_token(str(path), {}) == token
-
-
-def test_without_a_file_the_variable_counts():
     assert entry.load_token(None, {"CLINCUS_TOKEN": TOKEN}) == TOKEN
     assert entry.load_token(None, {"CLINCUS_TOKEN": ""}) == entry.load_token(None, {}) == ""
+    for content, mode, words in ((TOKEN, 0o640, "chmod 600"), ("\n", 0o600, "delete it")):
+        path.write_text(content)
+        path.chmod(mode)
+        with pytest.raises(clincus.ClincusError, match=words):
+            entry.load_token(str(path), {})
+    tmp_path.chmod(0o700)
+    with pytest.raises(clincus.ClincusError, match="cannot be read"):
+        entry.load_token(str(tmp_path), {})
 
 
 @table("token", ["short", "x" * 21, "with a blank inside of it", "\xe4" * 30, "x" * 300])
 def test_a_weak_or_odd_token_is_refused(token):
     with pytest.raises(clincus.ClincusError, match="22 to 256 printable characters"):
         entry.load_token(None, {"CLINCUS_TOKEN": token})
-
-
-def test_a_token_file_that_others_can_read_is_refused(tmp_path):
-    path = tmp_path / "token"
-    path.write_text(TOKEN)
-    path.chmod(0o640)
-    with pytest.raises(clincus.ClincusError, match="chmod 600"):
-        entry.load_token(str(path), {})
-
-
-@table("content", ["", "\n"])
-def test_an_empty_token_file_is_no_token(tmp_path, content):
-    path = tmp_path / "token"
-    path.write_text(content)
-    path.chmod(0o600)
-    with pytest.raises(clincus.ClincusError, match="delete it, and a token is made"):
-        entry.load_token(str(path), {})
-
-
-def test_a_token_file_that_cannot_be_used_is_named(tmp_path):
-    tmp_path.chmod(0o700)
-    with pytest.raises(clincus.ClincusError, match="cannot be read"):
-        entry.load_token(str(tmp_path), {})
 
 
 @table("host", ["0.0.0.0", "::", "192.0.2.1", "box.example", "127.0.0.1.evil.example"])
@@ -544,28 +453,16 @@ def test_other_machines_are_listened_to_with_a_token_only(host):
 
 
 @table(
-    ("host", "others"),
+    ("host", "hosts", "gate"),
     [
-        ("192.0.2.1", clincus.LOOPBACK),
-        ("2001:db8::1", clincus.LOOPBACK),
-        ("0.0.0.0", ()),  # loopback is among these
-        ("::", ()),
-        ("box.example", ()),  # may be a name of loopback
+        ("192.0.2.1", ("192.0.2.1", *clincus.LOOPBACK), TokenGate(token=TOKEN)),
+        ("::", ("::",), TokenGate(token=TOKEN)),  # loopback is among these
+        ("box.example", ("box.example",), TokenGate(token=TOKEN)),  # may be a name of loopback
+        (None, clincus.LOOPBACK, clincus.Gate()),
+        ("localhost", clincus.LOOPBACK, clincus.Gate()),
+        ("127.0.0.2", ("127.0.0.2",), clincus.Gate()),
+        ("[::1]", ("::1",), clincus.Gate()),
     ],
 )
-def test_the_commands_of_this_machine_reach_a_server_for_other_machines(host, others):
-    assert entry.listen_hosts(host, TokenGate(token=TOKEN)) == (host, *others)
-
-
-@table(
-    ("host", "hosts"),
-    [
-        (None, clincus.LOOPBACK),
-        ("localhost", clincus.LOOPBACK),
-        ("127.0.0.2", ("127.0.0.2",)),
-        ("::1", ("::1",)),
-        ("[::1]", ("::1",)),
-    ],
-)
-def test_loopback_needs_no_token(host, hosts):
-    assert entry.listen_hosts(host, clincus.Gate()) == hosts
+def test_the_commands_of_this_machine_reach_each_server(host, hosts, gate):
+    assert entry.listen_hosts(host, gate) == hosts

@@ -41,19 +41,16 @@ def test_the_same_key_gets_the_same_answer():
 
 
 @table("other", [{"body": b'{"a": 1}'}, {"path": "/api/sessions/x/prompt"}])
-def test_a_key_belongs_to_one_request(other):
+def test_a_key_belongs_to_one_request_and_has_a_length(other):
     answers = idempotency.Answers()
     answers.once(request(), Counter())
     with pytest.raises(clincus.ClincusError, match="another request") as caught:
         answers.once(request(**other), Counter())
     assert caught.value.status == 409
-
-
-@table("key", ["", "k" * 201])
-def test_a_key_has_a_length(key):
-    with pytest.raises(clincus.ClincusError) as caught:
-        idempotency.Answers().once(request(key), Counter())
-    assert caught.value.status == 400
+    for key in ("", "k" * 201):
+        with pytest.raises(clincus.ClincusError) as caught:
+            answers.once(request(key), Counter())
+        assert caught.value.status == 400
 
 
 def test_a_second_request_waits_for_the_first():

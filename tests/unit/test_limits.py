@@ -30,18 +30,13 @@ def instance_keys(**changed):
     return {key: value for key, value in config.items() if UNLIMITED.get(key) != value}
 
 
-MEMORY_HARD = {"limits.memory": "512MiB", "limits.memory.enforce": "hard"}
 UNLIMITED = {"limits.memory.enforce": "soft"}
-
-
-def test_without_limits_only_the_memory_modes_are_written():
-    assert limit_options(limits()) == (UNLIMITED, {}, [])
 
 
 @table(
     ("changed", "keys"),
     [
-        ({"cpu_count": "2"}, {"limits.cpu": "2"}),
+        ({}, {}),
         ({"cpu_count": "0-1,3"}, {"limits.cpu": "0-1,3"}),
         ({"cpu_allowance": "25ms/100ms"}, {"limits.cpu.allowance": "25ms/100ms"}),
         ({"cpu_priority": 10}, {"limits.cpu.priority": "10"}),
@@ -50,7 +45,6 @@ def test_without_limits_only_the_memory_modes_are_written():
             {"limits.memory": "512MiB", "limits.memory.enforce": "hard"},
         ),
         ({"memory_limit": "512KB"}, {"limits.memory": "512kB"}),
-        ({"memory_limit": "50%"}, {"limits.memory": "50%"}),
         ({"memory_swap": "false"}, {"limits.memory.swap": "false"}),
         ({"memory_swap": "10KB"}, {"limits.memory.swap": "10kB"}),
         ({"disk_priority": 5}, {"limits.disk.priority": "5"}),
@@ -66,7 +60,6 @@ def test_instance_keys(changed, keys):
     ("changed", "options"),
     [
         ({"disk_read": "10MiB/s"}, {"limits.read": "10MiB"}),
-        ({"disk_write": "10KB/s"}, {"limits.write": "10kB"}),
         ({"disk_read": "1000iops", "disk_write": "5MB/s"}, {"limits.read": "1000iops", "limits.write": "5MB"}),
         ({"disk_max": "1GB/s"}, {"limits.max": "1GB"}),
         ({"disk_max": "5MB/s", "disk_read": "10MB/s"}, {"limits.read": "5MB", "limits.write": "5MB"}),
@@ -78,10 +71,13 @@ def test_rates_are_options_of_the_root_disk(changed, options):
     assert (config, disk, warnings) == (UNLIMITED, options, [])
 
 
-def test_rates_of_two_kinds_do_not_add_up():
+def test_what_cannot_be_is_left_out_with_a_warning():
     _, disk, warnings = limit_options(limits(disk_max="5MB/s", disk_read="10iops"))
     assert disk == {"limits.read": "5MB", "limits.write": "5MB"}
-    assert "limits.disk.read (10iops) is of another kind" in warnings[0]
+    assert "limits.disk.read (10iops)" in warnings[0], "rates of two kinds do not add up"
+    config, _, warnings = limit_options(limits(disk_priority=5), block_weights=False)
+    assert config == UNLIMITED
+    assert "no block weights" in warnings[0], "the kernel cannot hold it"
 
 
 @table(
@@ -91,12 +87,6 @@ def test_rates_of_two_kinds_do_not_add_up():
 def test_more_cpus_than_the_machine_has_are_a_warning(count, cpus, warns):
     *_, warnings = limit_options(limits(cpu_count=count), cpus)
     assert bool(warnings) is warns
-
-
-def test_a_disk_priority_that_the_kernel_cannot_hold_is_left_out_with_a_warning():
-    config, _, warnings = limit_options(limits(disk_priority=5), block_weights=False)
-    assert config == UNLIMITED
-    assert "no block weights" in warnings[0]
 
 
 class Profile:
@@ -118,26 +108,22 @@ def described(settings, config=()):
 
 
 def test_limits_go_into_the_description_of_a_start():
-    assert described({"limits.memory.limit": "1GiB"})["config"] == {
+    found = described({"limits.memory.limit": "1GiB"})
+    assert found["config"] == {
         "user.clincus.warnings": "a word",
         "limits.memory": "1GiB",
         "limits.memory.enforce": "hard",
     }
-
-
-def test_rates_go_on_a_root_disk_of_its_own():
-    devices = described({"limits.disk.read": "10MB/s"})["devices"]
-    assert devices == {"root": {**Profile.ROOT, "limits.read": "10MB"}}
-
-
-def test_without_rates_the_root_disk_is_that_of_the_profile():
-    assert described({"limits.cpu.count": "1"})["devices"] == {}
+    assert found["devices"] == {}, "the root disk is that of the profile"
+    found = described({"limits.disk.read": "10MB/s"})
+    assert found["devices"] == {"root": {**Profile.ROOT, "limits.read": "10MB"}}
 
 
 def test_a_tmpfs_needs_a_locked_workspace():
     settings = {"limits.disk.tmpfs_size": "64MiB"}
     entry = "lxc.mount.entry = tmpfs tmp tmpfs rw,nosuid,nodev,mode=1777,size=67108864,create=dir 0 0\n"
     assert described(settings, {"raw.lxc": "a = b\n"})["config"]["raw.lxc"] == f"a = b\n{entry}"
+    assert clincus.size_bytes("3MB") == 3_000_000
     assert described(settings)["config"]["user.clincus.warnings"].startswith("a word\nlimits.disk.tmpfs_size is left")
 
 
@@ -160,22 +146,22 @@ def test_block_weights(tmp_path, files, has):
 
 CHECKS = {
     "limits.cpu.count": (
-        ["", "1", "16", "0-1", "0,2", "0-3,5", "1-1"],
-        ["0", "00", "-1", "3-1", "a", "1,", ",1", "1.5", "1 ", "0-", "1-2-3", "9" * 9],
+        ["", "1", "0-1", "0,2", "0-3,5"],
+        ["0", "-1", "3-1", "a", "1,", "1.5", "1-2-3", "9" * 9],
     ),
     "limits.cpu.allowance": (
         ["", "1%", "50%", "150%", "25ms/100ms"],
-        ["0%", "50", "0ms/100ms", "10ms/0ms", "10ms", "1.5%", "10/100", "50 %", "-5%"],
+        ["0%", "50", "0ms/100ms", "10ms/0ms", "1.5%", "10/100"],
     ),
     "limits.memory.limit": (
-        ["", "1KB", "512MB", "2GB", "1TB", "1KiB", "512MiB", "2GiB", "1TiB", "1kB", "1%", "99%", "100%"],
-        ["0MB", "512", "1.5GiB", "512mib", "512M", "512 MiB", "-1GB", "0%", "101%", "1B", "1kiB", "GiB"],
+        ["", "512MB", "1TiB", "1kB", "1%", "100%"],
+        ["0MB", "512", "1.5GiB", "512mib", "512M", "0%", "101%", "1B", "GiB"],
     ),
-    "limits.memory.swap": (["true", "false", "1GiB"], ["", "50%", "yes", "0", "TRUE"]),
+    "limits.memory.swap": ([True, False, "true", "false", "1GiB"], ["", "50%", "yes", "0", "TRUE"]),
     "limits.memory.enforce": (["", "hard", "soft"], ["Hard", "firm"]),
     "limits.disk.read": (
         ["", "10MiB/s", "10MB/s", "1KB/s", "1000iops"],
-        ["10MB", "10MiB", "0iops", "0MB/s", "10/s", "10iops/s", "1.5MB/s", "/s", "10 MB/s"],
+        ["10MB", "0iops", "0MB/s", "10/s", "10iops/s", "1.5MB/s"],
     ),
     "limits.disk.tmpfs_size": (["", "64MiB", "1GB"], ["50%", "64", "64M"]),
     "limits.disk.priority": ([0, 10], [-1, 11, "5", True, 1.0]),
@@ -201,15 +187,6 @@ def test_check(key):
     ]
 
 
-@table(("text", "size"), [("1KB", 1000), ("1kB", 1000), ("2KiB", 2048), ("3MB", 3_000_000), ("1TiB", 1 << 40)])
-def test_size(text, size):
-    assert clincus.size_bytes(text) == size
-
-
-def test_swap_may_be_written_as_a_switch():
-    assert [clincus.check_swap(value) for value in (True, False)] == ["true", "false"]
-
-
 # Mounts
 
 
@@ -222,37 +199,31 @@ def test_mounts_are_ready_to_become_devices():
         {"host": "~/data", "container": "/data"},
         {"host": "/srv/x/", "container": "/mnt/x", "readonly": True},
         {"host": "/srv/deps", "container": "/workspace/node_modules"},
+        {"host": "/b", "container": "/data2"},  # it does not lie in /data
     ) == [
         clincus.MountEntry("/home/ann/data", "/data", False),
         clincus.MountEntry("/srv/x", "/mnt/x", True),
         clincus.MountEntry("/srv/deps", "/workspace/node_modules", False),
+        clincus.MountEntry("/b", "/data2", False),
     ]
 
 
 @table(
     ("paths", "message"),
     [
-        (["/data", "/data/in"], "nested mount paths: '/data/in' lies in '/data'"),
+        (["/data", "/data/in"], "'/data/in' lies in '/data'"),
         (["/workspace"], "would hide the workspace"),
+        (["/home/ann"], "would hide the workspace"),
         (["/"], "would hide the workspace"),
-        (["/proc/x"], "the container needs that path itself"),
-        (["/sys"], "the container needs that path itself"),
-        (["/dev/shm"], "the container needs that path itself"),
+        (["/proc/x"], "the container needs that path"),
+        (["/dev/shm"], "the container needs that path"),
     ],
 )
 def test_mounts_that_are_refused(paths, message):
+    workspace = "/home/ann/app" if "/home/ann" in paths else "/workspace"
     with pytest.raises(clincus.ClincusError, match=message) as caught:
-        entries(*[{"host": f"/h{path}", "container": path} for path in paths])
+        entries(*[{"host": f"/h{path}", "container": path} for path in paths], workspace=workspace)
     assert caught.value.status == 400
-
-
-def test_a_mount_above_a_kept_workspace_path_is_refused():
-    with pytest.raises(clincus.ClincusError, match="would hide the workspace '/home/ann/app'"):
-        entries({"host": "/x", "container": "/home/ann"}, workspace="/home/ann/app")
-
-
-def test_names_that_only_begin_alike_are_not_nested():
-    assert len(entries({"host": "/a", "container": "/data"}, {"host": "/b", "container": "/data2"})) == 2
 
 
 @table(
@@ -268,7 +239,7 @@ def test_mount_argument(text, mount):
     assert mount_argument(text, "/cwd") == mount
 
 
-@table("text", ["", "/a", ":/b", "/a:", "/a:b", "/a:/b:x", "/a:/b:ro:x", "/a:/../b"])
+@table("text", ["", "/a", ":/b", "/a:b", "/a:/b:x", "/a:/b:ro:x", "/a:/../b"])
 def test_no_mount_argument(text):
     with pytest.raises(UsageError, match="invalid mount"):
         mount_argument(text, "/cwd")

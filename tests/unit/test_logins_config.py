@@ -51,13 +51,10 @@ def login(load, source: str, name: str = "anthropic"):
     return read_logins(load(f"[logins.{name}]\nfrom = {source}\n"))[name]
 
 
-def test_a_login_of_a_known_service_needs_no_more_than_its_source(load):
+def test_a_login_of_a_known_service_needs_no_more_than_its_source_and_may_have_a_name_of_its_own(load):
     (found,) = read_logins(load('[logins.github]\nfrom = { command = "gh auth token" }\n')).values()
     assert found.service is SERVICES["github"]
     assert (found.source, found.place, found.keep) == ("command", ["gh", "auth", "token"], 60.0)
-
-
-def test_a_service_can_have_several_logins(load):
     text = '[logins.work]\nservice = "github"\nvariable = "WORK_TOKEN"\nkeep = "5m"\nfrom = { env = "WORK" }\n'
     (found,) = read_logins(load(text)).values()
     assert found.service == SERVICES["github"]._replace(variables=("WORK_TOKEN",))
@@ -70,14 +67,14 @@ def test_a_login_of_ones_own_says_where_and_how(load):
     assert (found.service.header, found.service.forms) == ("x-api-key", ("{secret}",))
 
 
-@pytest.mark.parametrize(("name", "host"), [("claude", "platform.claude.com"), ("codex", "auth.openai.com")])
+@table(("name", "host"), [("claude", "platform.claude.com"), ("codex", "auth.openai.com")])
 def test_a_login_that_is_lent_is_read_where_its_tool_keeps_it(load, name, host):
     (found,) = read_logins(load(f"[logins.{name}]\nlend = true\n")).values()
     assert (found.source, found.service.variables) == ("vendor", ())
     assert found.gives_tokens(host, 443)
 
 
-@pytest.mark.parametrize(
+@table(
     ("host", "port", "is_one"),
     [
         ("api.example.com", 443, True),
@@ -85,7 +82,6 @@ def test_a_login_that_is_lent_is_read_where_its_tool_keeps_it(load, name, host):
         ("x.api.example.com", 443, False),
         ("api.example.com.evil.test", 443, False),
         ("a.cdn.example.com", 8443, True),
-        ("a.cdn.example.com", 443, False),
         ("a.b.cdn.example.com", 8443, False),
         ("cdn.example.com", 8443, False),
         ("xcdn.example.com", 8443, False),
@@ -96,52 +92,36 @@ def test_a_login_is_for_its_hosts_alone(load, host, port, is_one):
     assert found.is_for(host, port) is is_one
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "words"),
     [
-        ("[logins.x]\nfrom = { env = 'A' }", "[logins.x]: add hosts, header, form, or a `service`"),
-        ("[logins.x]\nhosts = ['a.example']\nfrom = { env = 'A' }", "add header, form, or"),
-        (
-            "[logins.github]\nhosts = ['a.example']\nfrom = { env = 'A' }",
-            "leave hosts out: those of the service github are known",
-        ),
-        ("[logins.github]\nlend = true", "lend = true is for the logins that their vendors renew"),
-        ("[logins.x]\nservice = 'claude'\nlend = true\nfrom = { env = 'A' }", "leave from.env out: with lend = true"),
-        ("[logins.claude]\nlend = true\nvariable = 'A'", "leave variable out"),
+        ("[logins.x]\nfrom = { env = 'A' }", "add hosts, header, form"),
+        ("[logins.github]\nhosts = ['a.example']\nfrom = { env = 'A' }", "leave hosts out"),
+        ("[logins.github]\nlend = true", "lend = true is for"),
+        ("[logins.x]\nservice = 'claude'\nlend = true\nfrom = { env = 'A' }", "leave from.env out"),
+        ("[logins.none]\nservice = 'npm'\nfrom = { env = 'A' }\n", "is not none"),
         ("[logins.codex]\nfrom = { env = 'A' }", "add lend = true"),
         ("[logins.claude]\nlend = 1", "true or false"),
         ("[logins.github]\nfrom = { env = 'A' }\nlimit = { requests_per_day = -1 }", "limit.requests_per_day"),
-        ("[logins.github]\nfrom = { env = 'A' }\nlimit = { usd_per_day = 'x' }", "write dollars"),
-        ("[logins.github]", 'write where it is read: from = { file = "PATH" }'),
-        ("[logins.github]\nfrom = { env = 'A', file = '/a' }", "and one of them only"),
+        ("[logins.github]", "write where it is read"),
+        ("[logins.github]\nfrom = { env = 'A', file = '/a' }", "one of them only"),
         ("[logins.x]\nservice = 'nope'", "there are anthropic"),
-        ("[logins.Bad]\nfrom = { env = 'A' }", "a name has small letters, digits and -"),
-        ("[logins.github]\nkeep = '2h'\nfrom = { env = 'A' }", "a value is kept for an hour at most"),
-        ("[logins.github]\nfrom = { env = 'A B' }", "write the name of a variable"),
-        ("[logins.github]\nfrom = { file = 'relative' }", "write an absolute path"),
-        ("[logins.github]\nfrom = { command = '' }", "a command may not be empty"),
-        ("[logins.github]\nfrom = 'gh auth token'", "a table is wanted"),
+        ("[logins.Bad]\nfrom = { env = 'A' }", "small letters"),
+        ("[logins.github]\nkeep = '2h'\nfrom = { env = 'A' }", "an hour"),
+        ("[logins.github]\nfrom = { file = 'relative' }", "absolute path"),
         (OWN.replace("API.example.com", "127.0.0.1"), "is an address"),
-        (OWN.replace("API.example.com", "*"), "is no host"),
         (OWN.replace("API.example.com", "*.com"), "is no host"),
         (OWN.replace("API.example.com", "https://a.example/"), "is no host"),
-        (OWN.replace("API.example.com", "a.example:99999"), "a port is from 1 to 65535"),
-        (OWN.replace("X-Api-Key", "Host"), "it cannot carry a secret"),
-        (OWN.replace("X-Api-Key", "x key"), "write the name of a header"),
-        (OWN.replace("{secret}", "Bearer"), "with {secret} once"),
-        (OWN.replace("{secret}", "Basic {secret}"), "with * for any user"),
-        ("[defaults]\nlogins = ['x']", "defaults.logins names x, but there is no [logins.x]"),
+        (OWN.replace("X-Api-Key", "Host"), "cannot carry a secret"),
+        (OWN.replace("{secret}", "Bearer"), "{secret} once"),
+        (OWN.replace("{secret}", "Basic {secret}"), "* for any user"),
+        ("[defaults]\nlogins = ['x']", "no [logins.x]"),
     ],
 )
 def test_what_is_wrong_with_a_login_is_told(load, text, words):
     with pytest.raises(clincus.ConfigError) as caught:
         load(text)
     assert words in str(caught.value)
-
-
-def test_no_wild_host_stands_for_all_names_of_a_top_level():
-    with pytest.raises(ValueError, match="is no host"):
-        Host.read("*.com")
 
 
 @table("service", SERVICES.values(), ids=lambda service: service.title)
@@ -157,9 +137,6 @@ def test_the_command_of_a_login_is_never_shown(load):
     config = load(f'[logins.github]\nfrom = {{ command = "echo {VALUE}" }}\n')
     assert VALUE not in json.dumps(clincus.config_document(config))
     assert VALUE not in repr(read_logins(config))
-
-
-def test_a_command_that_cannot_be_taken_is_not_told(load):
     with pytest.raises(clincus.ConfigError) as caught:
         load(f'[logins.github]\nfrom = {{ command = "echo {VALUE} \'" }}\n')
     assert VALUE not in str(caught.value)
@@ -174,78 +151,51 @@ MINE = '[defaults]\nlogins = ["github", "npm"]\n' + "".join(
 
 def project(load, tmp_path, text: str) -> clincus.Config:
     path = tmp_path / "work" / ".clincus.toml"
-    path.parent.mkdir()
+    path.parent.mkdir(exist_ok=True)
     path.write_text(text)
     found = trust.read_project(str(path.parent))
     assert found
     return trust.apply_project(load(MINE), found, trusted=True)
 
 
-@pytest.mark.parametrize("names", [[], ["npm"], ["github", "npm"]])
-def test_a_trusted_project_may_borrow_fewer_logins(load, tmp_path, names):
-    config = project(load, tmp_path, f"[defaults]\nlogins = {json.dumps(names)}\n")
-    assert config.get("defaults.logins") == names
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("[logins]\ncopy = true\n", "can be in your own config only"),
-        ('[defaults]\nlogins = ["npm", "pypi"]\n', "add it there, or leave it out here"),
-        ('[logins.github]\nservice = "npm"\n', "[logins] can be in your own config only"),
-        (OWN, "[logins] can be in your own config only"),
-    ],
-)
-def test_a_trusted_project_may_borrow_no_more_and_define_none(load, tmp_path, text, words):
-    with pytest.raises(clincus.ConfigError) as caught:
-        project(load, tmp_path, text)
-    assert words in str(caught.value)
+def test_a_trusted_project_may_borrow_fewer_logins_but_no_more_and_define_none(load, tmp_path):
+    for names in ([], ["npm"]):
+        config = project(load, tmp_path, f"[defaults]\nlogins = {json.dumps(names)}\n")
+        assert config.get("defaults.logins") == names
+    with pytest.raises(clincus.ConfigError, match="leave it out here"):
+        project(load, tmp_path, '[defaults]\nlogins = ["npm", "pypi"]\n')
+    for text in ("[logins]\ncopy = true\n", '[logins.github]\nservice = "npm"\n', OWN):
+        with pytest.raises(clincus.ConfigError, match="your own config only"):
+            project(load, tmp_path, text)
 
 
 # Reading a value
 
 
-@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
-def test_a_file_of_ones_own_is_read(load, environ, tmp_path, end):
+def test_a_file_of_ones_own_is_read(load, environ, tmp_path):
     path = tmp_path / "key"
-    path.write_bytes(f"{VALUE}{end}".encode())
-    path.chmod(0o600)
-    assert sources.read_secret(login(load, f'{{ file = "{path}" }}'), environ).reveal() == VALUE
+    for end in ("", "\n", "\r\n"):
+        path.write_bytes(f"{VALUE}{end}".encode())
+        path.chmod(0o600)
+        assert sources.read_secret(login(load, f'{{ file = "{path}" }}'), environ).reveal() == VALUE
 
 
-@pytest.mark.parametrize(
-    ("mode", "words"),
-    [
-        (0o644, "others may read or write"),
-        (0o620, "others may read or write"),
-        (0o602, "chmod 600"),
-    ],
-)
-def test_a_file_that_others_can_read_or_write_is_refused(load, environ, tmp_path, mode, words):
-    path = tmp_path / "key"
-    path.write_text(VALUE)
-    path.chmod(mode)
-    with pytest.raises(sources.SourceError) as caught:
-        sources.read_secret(login(load, f'{{ file = "{path}" }}'), environ)
-    assert words in caught.value.message
-
-
-def test_what_is_no_file_is_refused_and_never_waited_for(load, environ, tmp_path):
+def test_a_file_that_is_not_the_persons_alone_is_refused_and_never_waited_for(load, environ, tmp_path):
     os.mkfifo(tmp_path / "pipe", 0o600)
-    for name, words in (("pipe", "is no file"), ("none", "there is no file"), (".", "is no file")):
+    wrong = {"pipe": "is no file", "none": "there is no file", ".": "is no file"}
+    for name, mode in (("644", 0o644), ("620", 0o620), ("602", 0o602), ("given", 0o600)):
+        (tmp_path / name).write_text(VALUE)
+        (tmp_path / name).chmod(mode)
+        wrong[name] = "others may read or write"
+    if os.geteuid() == 0:  # who can give a file away
+        os.chown(tmp_path / "given", 12345, 12345)
+        wrong["given"] = "belongs to somebody else"
+    else:
+        del wrong["given"]
+    for name, words in wrong.items():
         with pytest.raises(sources.SourceError) as caught:
             sources.read_secret(login(load, f'{{ file = "{tmp_path}/{name}" }}'), environ)
         assert words in caught.value.message
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-def test_a_file_of_somebody_else_is_refused(load, environ, tmp_path, monkeypatch):
-    path = tmp_path / "key"
-    path.write_text(VALUE)
-    path.chmod(0o600)
-    os.chown(path, 12345, 12345)
-    with pytest.raises(sources.SourceError, match="belongs to somebody else"):
-        sources.read_secret(login(load, f'{{ file = "{path}" }}'), environ)
 
 
 def test_a_variable_of_the_server_is_read(load, environ):
@@ -263,13 +213,12 @@ def test_a_command_is_run_without_a_shell(load, environ):
     assert sources.read_secret(found, environ).reveal() == "$HOME;`id`0123456789"
 
 
-@pytest.mark.parametrize(
+@table(
     ("command", "words"),
     [
         (["sh", "-c", f"echo {VALUE} >&2; echo {VALUE}; exit 3"], "ended with code 3"),
         (["clincus-no-such-program"], "cannot be run"),
         (["true"], "printed nothing"),
-        (["printf", f"{VALUE}\\n{VALUE}"], "one line"),
         (["printf", "short"], "fewer than 8 characters"),
         (["printf", "with\\000zero"], "one line"),
         (["sh", "-c", "head -c 20000 /dev/zero"], "more than 8192 characters"),
@@ -308,38 +257,21 @@ def test_a_login_may_have_limits(load):
 TWO = "[logins.github]\nfrom = { env = 'A' }\n[logins.npm]\nfrom = { env = 'B' }\n"
 
 
-@pytest.mark.parametrize(
-    ("text", "profile", "names"),
+@table(
+    ("profile", "flags", "names"),
     [
-        ("[defaults]\nlogins = ['github']\n", "", ["github"]),
-        ("[defaults]\nlogins = ['github']\n[profiles.p]\nlogins = ['npm']\n", "p", ["npm"]),
-        ("[defaults]\nlogins = ['github']\n[profiles.p]\nlogins = ['none']\n", "p", []),
-        ("[defaults]\nlogins = ['github', 'github']\n", "", ["github"]),
+        ("", {}, ["github"]),
+        ("", {"defaults.logins": ["npm"]}, ["npm"]),
+        ("npm", {}, ["npm"]),
+        ("none", {}, []),
     ],
 )
-def test_a_profile_chooses_the_logins_of_its_sessions(load, text, profile, names):
-    assert clincus.with_flags(load(text + TWO), {}, profile).get("defaults.logins") == names
-
-
-def test_a_start_chooses_them_too(load):
-    config = load("[defaults]\nlogins = ['github']\n" + TWO)
-    assert clincus.with_flags(config, {"defaults.logins": ["npm"]}).get("defaults.logins") == ["npm"]
-    with pytest.raises(clincus.ConfigError, match=r"there is no \[logins.nope\]; there are github, npm"):
+def test_a_profile_or_a_start_chooses_the_logins_of_a_session(load, profile, flags, names):
+    profiles = "".join(f"[profiles.{name}]\nlogins = ['{name}']\n" for name in ("npm", "none"))
+    config = load(f"[defaults]\nlogins = ['github', 'github']\n{profiles}{TWO}")
+    assert clincus.with_flags(config, flags, profile).get("defaults.logins") == names
+    with pytest.raises(clincus.ConfigError, match=r"there is no \[logins.nope\]"):
         clincus.with_flags(config, {"defaults.logins": ["nope"]})
-
-
-@pytest.mark.parametrize("value", [True, False])
-def test_copies_beside_lent_logins_are_a_choice(load, value):
-    config = load(f"[logins]\ncopy = {str(value).lower()}\n" + TWO)
-    assert config.get("logins.copy") is value
-    assert list(read_logins(config)) == ["github", "npm"]
-    document = clincus.config_document(config)["logins"]
-    assert (document["copy"], document["npm"]["from"]["env"]) == (value, "B")
-
-
-def test_no_login_is_called_none(load):
-    with pytest.raises(clincus.ConfigError, match="is not none"):
-        load("[logins.none]\nservice = 'npm'\nfrom = { env = 'A' }\n")
 
 
 # -- The command that writes them
@@ -351,21 +283,20 @@ def add_login(environ: dict[str, str], *words: str) -> None:
     command.run(Context(command, commands.parse_words(command, rest), environ))
 
 
-ADDED = {
-    "a file": (["anthropic", "--file", "/k"], {"from.file": "/k"}),
-    "a command": (["github", "--command", "gh auth token"], {"from.command": ["gh", "auth", "token"]}),
-    "one that its vendor renews": (["claude", "--lend"], {"lend": True}),
-    "another name": (["work", "--service", "github", "--env", "T"], {"service": "github", "from.env": "T"}),
-    "one of ones own": (
-        ["in", "--env", "KEY", "--host", "a.example", "--header", "X-Key", "--form", 'a "{secret}"'],
-        {"from.env": "KEY", "hosts": ["a.example"], "header": "x-key", "form": 'a "{secret}"'},
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", ADDED)
-def test_a_login_is_added_behind_what_the_config_says(load, environ, kind):
-    words, row = ADDED[kind]
+@table(
+    ("words", "row"),
+    [
+        (["anthropic", "--file", "/k"], {"from.file": "/k"}),
+        (["github", "--command", "gh auth token"], {"from.command": ["gh", "auth", "token"]}),
+        (["claude", "--lend"], {"lend": True}),
+        (["work", "--service", "github", "--env", "T"], {"service": "github", "from.env": "T"}),
+        (
+            ["in", "--env", "KEY", "--host", "a.example", "--header", "X-Key", "--form", 'a "{secret}"'],
+            {"from.env": "KEY", "hosts": ["a.example"], "header": "x-key", "form": 'a "{secret}"'},
+        ),
+    ],
+)
+def test_a_login_is_added_behind_what_the_config_says(load, environ, words, row):
     load('[tool]\nname = "copilot"\n')
     add_login(environ, *words)
     config = clincus.load_config(environ)
@@ -374,12 +305,11 @@ def test_a_login_is_added_behind_what_the_config_says(load, environ, kind):
     assert read_logins(config)[words[0]]
 
 
-@pytest.mark.parametrize(
+@table(
     ("words", "reason"),
     [
         (["known", "--env", "K"], "there is a login"),
         (["openai"], "write where it is read"),
-        (["openai", "--env", "K", "--file", "/k"], "one of them only"),
         (["mine", "--env", "K"], "add hosts, header, form"),
         (["mine", "--env", "K", "--host", "*.com", "--header", "a", "--form", "{secret}"], "*.com"),
         (["Big", "--env", "K"], "small letters"),

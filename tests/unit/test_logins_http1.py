@@ -14,6 +14,7 @@ from clincus_features.logins.http1 import Malformed
 from tests.table import table
 
 HOST = "api.example.com"
+GET, POST = "GET / HTTP/1.1", "POST / HTTP/1.1"
 
 
 def request(*lines: str, host: str = f"Host: {HOST}") -> bytes:
@@ -38,49 +39,35 @@ def body(data: bytes, piece: int, *, may_have_trailer: bool = False) -> tuple[by
     [
         ("GET / HTTP/1.0",),
         ("GET / HTTP/2.0",),
-        ("GET  / HTTP/1.1",),
         ("GET /a b HTTP/1.1",),
         ("GET /\x00 HTTP/1.1",),
         ("GET https://api.example.com/ HTTP/1.1",),
-        ("GET //x\x7f HTTP/1.1",),
         ("GET * HTTP/1.1",),
         ("GET /#x HTTP/1.1",),
         ("CONNECT evil.example:443 HTTP/1.1",),
         ("TRACE / HTTP/1.1",),
-        ("trace / HTTP/1.1",),
         ("G(T / HTTP/1.1",),
         ("",),
-        ("GET / HTTP/1.1", "Host: api.example.com"),
-        ("GET / HTTP/1.1", "Host : api.example.com"),
-        ("GET / HTTP/1.1", "X-A: b", " folded"),
-        ("GET / HTTP/1.1", "X-A: b", "\tfolded"),
-        ("GET / HTTP/1.1", " X-A: b"),
-        ("GET / HTTP/1.1", "X-A : b"),
-        ("GET / HTTP/1.1", "X A: b"),
-        ("GET / HTTP/1.1", ": b"),
-        ("GET / HTTP/1.1", "no colon"),
-        ("GET / HTTP/1.1", "X-A: b\nX-B: c"),
-        ("GET / HTTP/1.1", "X-A: b\rX-B: c"),
-        ("GET / HTTP/1.1", "X-A: b\x00"),
-        ("POST / HTTP/1.1", "Content-Length: 1", "Content-Length: 1"),
-        ("POST / HTTP/1.1", "Content-Length: 1", "Content-Length: 2"),
-        ("POST / HTTP/1.1", "Content-Length: 1, 1"),
-        ("POST / HTTP/1.1", "Content-Length: +1"),
-        ("POST / HTTP/1.1", "Content-Length: 0x1"),
-        ("POST / HTTP/1.1", "Content-Length: "),
-        ("POST / HTTP/1.1", "Content-Length: 9999999999999999"),
-        ("POST / HTTP/1.1", "Content-Length: ²"),
-        ("POST / HTTP/1.1", "Content-Length: 1", "Transfer-Encoding: chunked"),
-        ("POST / HTTP/1.1", "Transfer-Encoding: chunked", "Transfer-Encoding: chunked"),
-        ("POST / HTTP/1.1", "Transfer-Encoding: gzip, chunked"),
-        ("POST / HTTP/1.1", "Transfer-Encoding: chunked, identity"),
-        ("POST / HTTP/1.1", "Transfer-Encoding: xchunked"),
-        ("POST / HTTP/1.1", "Transfer-Encoding: \x0bchunked"),
-        ("POST / HTTP/1.1", "Transfer-Encoding: identity"),
-        ("POST / HTTP/1.1", "Transfer-Encoding: chunked", "Trailer: Authorization"),
-        ("POST / HTTP/1.1", "Expect: y 100-continue", "Content-Length: 1"),
-        ("POST / HTTP/1.1", "Expect: 100-continue, x", "Content-Length: 1"),
-        ("GET / HTTP/1.1", *(f"X-{number}: x" for number in range(http1.MOST_FIELDS))),
+        (GET, "Host: api.example.com"),
+        (GET, "X-A: b", " folded"),
+        (GET, " X-A: b"),
+        (GET, "X-A : b"),
+        (GET, ": b"),
+        (GET, "X-A: b\nX-B: c"),
+        (GET, "X-A: b\x00"),
+        (POST, "Content-Length: 1", "Content-Length: 2"),
+        (POST, "Content-Length: 1, 1"),
+        (POST, "Content-Length: +1"),
+        (POST, "Content-Length: 9999999999999999"),
+        (POST, "Content-Length: ²"),
+        (POST, "Content-Length: 1", "Transfer-Encoding: chunked"),
+        (POST, "Transfer-Encoding: chunked", "Transfer-Encoding: chunked"),
+        (POST, "Transfer-Encoding: gzip, chunked"),
+        (POST, "Transfer-Encoding: chunked, identity"),
+        (POST, "Transfer-Encoding: \x0bchunked"),
+        (POST, "Transfer-Encoding: chunked", "Trailer: Authorization"),
+        (POST, "Expect: 100-continue, x", "Content-Length: 1"),
+        (GET, *(f"X-{number}: x" for number in range(http1.MOST_FIELDS))),
     ],
 )
 def test_what_could_be_read_in_two_ways_is_refused(lines):
@@ -92,32 +79,27 @@ def test_what_could_be_read_in_two_ways_is_refused(lines):
     "host",
     [
         "",
-        "Host:",
         "Host: evil.example",
         "Host: api.example.com.",
         "Host: api.example.com:80",
-        "Host: api.example.com:",
         "Host: api.example.com@evil.example",
         "Host: api.example.com, evil.example",
-        "Host: evil.example:443",
     ],
 )
 def test_a_request_for_another_host_is_refused(host):
     with pytest.raises(Malformed, match="Host header"):
-        parsed("GET / HTTP/1.1", host=host)
+        parsed(GET, host=host)
 
 
 @table(("host", "port"), [("API.example.com", 443), (f"{HOST}:443", 443), (f"{HOST}:8443", 8443)])
 def test_a_host_may_be_written_in_its_forms(host, port):
-    found = http1.parse_request(request("GET / HTTP/1.1", host=f"Host: {host}"), HOST, port)
+    found = http1.parse_request(request(GET, host=f"Host: {host}"), HOST, port)
     assert http1.request_head(found, HOST, port).split(b"\r\n")[1] == f"Host: {HOST}".encode() + (
         b"" if port == 443 else b":8443"
     )
-
-
-def test_a_host_at_another_port_names_it():
-    with pytest.raises(Malformed):
-        http1.parse_request(request("GET / HTTP/1.1"), HOST, 8443)
+    if port != 443:
+        with pytest.raises(Malformed):  # without the port
+            http1.parse_request(request(GET), HOST, port)
 
 
 def test_a_request_is_written_anew_without_what_is_between_neighbours():
@@ -142,12 +124,11 @@ def test_a_request_is_written_anew_without_what_is_between_neighbours():
 @table(
     ("lines", "is_upgrade"),
     [
-        (("GET / HTTP/1.1", "Connection: keep-alive, Upgrade", "Upgrade: websocket"), True),
-        (("GET / HTTP/1.1", "Connection: Upgrade", "Upgrade: h2c"), False),
-        (("GET / HTTP/1.1", "Connection: Upgrade", "Upgrade: websocket, h2c"), False),
-        (("GET / HTTP/1.1", "Upgrade: websocket"), False),
-        (("POST / HTTP/1.1", "Connection: Upgrade", "Upgrade: websocket"), False),
-        (("GET / HTTP/1.1", "Connection: Upgrade", "Upgrade: websocket", "Content-Length: 5"), False),
+        ((GET, "Connection: keep-alive, Upgrade", "Upgrade: websocket"), True),
+        ((GET, "Connection: Upgrade", "Upgrade: h2c"), False),
+        ((GET, "Upgrade: websocket"), False),
+        ((POST, "Connection: Upgrade", "Upgrade: websocket"), False),
+        ((GET, "Connection: Upgrade", "Upgrade: websocket", "Content-Length: 5"), False),
     ],
 )
 def test_nothing_is_asked_to_go_on_but_as_a_websocket(lines, is_upgrade):
@@ -163,9 +144,7 @@ def test_nothing_is_asked_to_go_on_but_as_a_websocket(lines, is_upgrade):
         ("HTTP/1.1 200 OK\r\nContent-Length: 5", "HEAD", 0, False),
         ("HTTP/1.1 200\r\nTransfer-Encoding: Chunked", "GET", None, False),
         ("HTTP/1.1 200 OK", "GET", -1, True),
-        ("HTTP/1.1 204 OK", "GET", 0, False),
         ("HTTP/1.1 304 OK\r\nContent-Length: 5", "GET", 0, False),
-        ("HTTP/1.1 100 Continue", "POST", 0, False),
         ("HTTP/1.0 200 OK\r\nContent-Length: 5", "GET", 5, True),
         ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: Close", "GET", 5, True),
     ],
@@ -182,12 +161,8 @@ def test_an_answer_ends_where_its_head_says(head, method, length, is_last):
         "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked",
         "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked",
-        "HTTP/1.1 99 OK",
-        "HTTP/1.1 200OK",
         "HTTP/2 200 OK",
-        "HTTP/1.1 200 OK\r\n folded: x",
         "HTTP/1.1 200 OK\r\nX: a\nY: b",
-        "ICY 200 OK",
     ],
 )
 def test_an_answer_that_could_be_read_in_two_ways_is_refused(head):
@@ -216,10 +191,7 @@ def test_a_head_that_does_not_end_is_refused():
     [
         b"g\r\n",
         b"-1\r\n",
-        b"\r\n",
         b" 1\r\nx\r\n",
-        b"1 \r\nx\r\n",
-        b"0x1\r\nx\r\n",
         b"1\nx\n",
         b"1;a\nb\r\nx\r\n",
         b"1\r\nxy\r\n",
@@ -252,17 +224,6 @@ def test_extensions_of_chunks_are_left_out_and_a_trailer_of_an_answer_too():
     assert body(data, 100, may_have_trailer=True) == (b"abc", b"next", True)
 
 
-@given(st.integers(0, 30), st.binary(max_size=60), st.integers(1, 10))
-def test_a_body_of_a_length_takes_no_more(length, data, piece):
-    reader, held, found = clincus.SizedBody(length), bytearray(), b""
-    for at in range(0, len(data), piece):
-        held += data[at : at + piece]
-        found += reader.take(held)
-    assert found == data[:length]
-    assert bytes(held) == data[length:]
-    assert reader.is_over is (len(data) >= length)
-
-
 @given(st.binary(max_size=400))
 def test_no_bytes_end_in_anything_but_a_refusal(data):
     for read in (
@@ -272,6 +233,16 @@ def test_no_bytes_end_in_anything_but_a_refusal(data):
     ):
         with contextlib.suppress(Malformed):
             read()
+
+
+@given(st.integers(0, 30), st.binary(max_size=60), st.integers(1, 10))
+def test_a_body_of_a_length_takes_no_more(length, data, piece):
+    reader, held, found = clincus.SizedBody(length), bytearray(), b""
+    for at in range(0, len(data), piece):
+        held += data[at : at + piece]
+        found += reader.take(held)
+    assert (found, bytes(held)) == (data[:length], data[length:])
+    assert reader.is_over is (len(data) >= length)
 
 
 FIELD = st.tuples(

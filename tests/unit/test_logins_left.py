@@ -14,7 +14,7 @@ import pytest
 import clincus
 from clincus_features import logins
 from clincus_features.logins import Lending, authority, loans
-from clincus_features.logins.authority import Certificates, Owner, Store
+from clincus_features.logins.authority import Certificates, Owner
 from clincus_features.logins.vault import set_revoked
 from tests.builders import a_session
 from tests.programs import DEADLINE, wait_until
@@ -91,21 +91,18 @@ def test_a_server_that_starts_removes_those_without_a_session(lending, door, fol
     assert left(folder) == {live}
 
 
-@pytest.mark.parametrize(
-    "how",
-    [{"age": 5.0}, {"place": "another Incus of this user"}],
-    ids=["of a session that may not be there yet", "of a session of another Incus"],
-)
-def test_others_stay(lending, door, folder, how):
-    kept = make(lending, door, GONE, **how)
+def test_others_stay(lending, door, folder):
+    """Those of a session that may not be there yet, of another Incus, of an engine, and of an older Clincus."""
+    kept = {
+        make(lending, door, GONE, age=5.0),
+        make(lending, door, "clincus-aaaaaa-3", place="another Incus of this user"),
+        make(lending, door, ELSEWHERE),
+        "old",
+    }
+    (folder / "old.pem").write_text("-----BEGIN PRIVATE KEY-----\n")
+    os.utime(folder / "old.pem", (0, 0))
     swept(lending)
-    assert left(folder) == {kept}
-
-
-def test_those_of_an_engine_stay_until_that_is_asked(lending, door, folder):
-    kept = make(lending, door, ELSEWHERE)
-    swept(lending)
-    assert left(folder) == {kept}
+    assert left(folder) == kept
 
 
 def test_those_of_an_incus_that_cannot_tell_stay(lending, door, folder):
@@ -119,13 +116,6 @@ def test_those_of_an_incus_that_cannot_tell_stay(lending, door, folder):
     assert left(folder) == {live}
 
 
-def test_those_that_an_older_clincus_has_made_stay(lending, folder):
-    (folder / "old.pem").write_text("-----BEGIN PRIVATE KEY-----\n")
-    os.utime(folder / "old.pem", (0, 0))
-    swept(lending)
-    assert left(folder) == {"old"}
-
-
 def test_a_program_that_deletes_a_session_removes_its_certificates(lending, door, folder):
     """There may be no server that hears of it."""
     make(lending, door, GONE)
@@ -133,13 +123,6 @@ def test_a_program_that_deletes_a_session_removes_its_certificates(lending, door
     assert left(folder)
     lending.hear("after_delete", a_session(id=GONE, logins=LABEL))
     assert not left(folder)
-
-
-def test_the_owner_of_certificates_is_before_them_in_their_file(tmp_path):
-    store = Store(str(tmp_path), dict(os.environ))
-    store.make("one", [authority.Host("a.example")], Owner("clincus-1", "here"))
-    assert authority.read_owner(store.path("one")) == Owner("clincus-1", "here")
-    assert list(store.made_before(time.time() + 9, "here")) == [("one", "clincus-1")]
 
 
 class Connection:

@@ -16,7 +16,6 @@ from clincus_features.logins.lending import (
     BodyMask,
     Cleaner,
     Loan,
-    begun,
     is_in,
     marks,
     new_placeholder,
@@ -47,6 +46,8 @@ KEY = a_loan("key", "{secret}", header="x-api-key")
 TOKEN = a_loan("token", "Bearer {secret}", "token {secret}", "Basic *:{secret}")
 ELSEWHERE = a_loan("elsewhere", "Bearer {secret}", host="other.example.com")
 LOANS = [KEY, TOKEN, ELSEWHERE]
+GET, POST = "GET / HTTP/1.1", "POST / HTTP/1.1"
+SENT = f"X-Api-Key: {KEY.placeholder}"
 STRANGER = Loan(KEY.login, "clincus-" + hashlib.sha256(b"stranger").hexdigest()[:32])
 
 
@@ -55,16 +56,16 @@ class Heard:
 
     def __init__(self) -> None:
         self.alarms: list[tuple[str, str]] = []
-        self.values: list[str] = []
+        self.uses: list[str] = []
         self.tokens: list[tuple[str, str, Tokens]] = []
-        self.refusals: list[tuple[str, str, int]] = []
+        self.rejections: list[tuple[str, str, int]] = []
         self.reasons: list[tuple[str, str]] = []
 
     def misused(self, loan: Loan, where: str) -> None:
         self.alarms.append((loan.login.name, where))
 
     def lent(self, loan: Loan) -> None:
-        self.values.append(loan.login.name)
+        self.uses.append(loan.login.name)
 
     def refused(self, loan: Loan, reason: str) -> None:
         self.reasons.append((loan.login.name, reason))
@@ -73,18 +74,16 @@ class Heard:
         self.tokens.append((loan.login.name, model, more))
 
     def rejected(self, loan: Loan, secret: Secret, status: int) -> None:
-        self.refusals.append((loan.login.name, secret.reveal(), status))
+        self.rejections.append((loan.login.name, secret.reveal(), status))
 
 
-class Talk:
-    """An exchange, what its functions were told, and both ends of it."""
+class Talk(Heard):
+    """An exchange, what it told, and both ends of it."""
 
     def __init__(self, host: str = HOST, loans: Sequence[Loan] = LOANS, value: str = VALUE) -> None:
+        super().__init__()
         self.host, self.value = host, value
-        heard = Heard()
-        self.tokens, self.reasons = heard.tokens, heard.reasons
-        self.alarms, self.lent, self.rejected = heard.alarms, heard.values, heard.refusals
-        self.exchange = Exchange((host, 443), loans, heard, marks([STRANGER]))
+        self.exchange = Exchange((host, 443), loans, self, marks([STRANGER]))
 
     def ask(self, *lines: str, body: bytes = b"") -> bytes:
         """Send a request, lend what it wants, and return what the server gets."""
@@ -95,9 +94,7 @@ class Talk:
         return self.server_gets()
 
     def server_gets(self) -> bytes:
-        found = bytes(self.exchange.to_server)
-        self.exchange.to_server.clear()
-        return found
+        return taken(self.exchange.to_server)
 
     def answer(self, data: bytes) -> bytes:
         """Answer, and return what the client gets."""
@@ -105,9 +102,25 @@ class Talk:
         return self.client_gets()
 
     def client_gets(self) -> bytes:
-        found = bytes(self.exchange.to_client)
-        self.exchange.to_client.clear()
-        return found
+        return taken(self.exchange.to_client)
+
+
+def taken(held: bytearray) -> bytes:
+    """Take all bytes out."""
+    found = bytes(held)
+    held.clear()
+    return found
+
+
+def lent(value: str = VALUE) -> Talk:
+    """A talk in which a value was sent."""
+    talk = Talk(value=value)
+    talk.ask(GET, SENT)
+    return talk
+
+
+def with_length(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
 
 
 def coded(user: str, password: str) -> str:
@@ -117,32 +130,20 @@ def coded(user: str, password: str) -> str:
 @table(
     ("sent", "goes_on"),
     [
-        (f"X-Api-Key: {KEY.placeholder}", f"X-Api-Key: {VALUE}"),
+        (SENT, f"X-Api-Key: {VALUE}"),
         (f"Authorization: Bearer {TOKEN.placeholder}", f"Authorization: Bearer {VALUE}"),
-        (f"authorization: bearer {TOKEN.placeholder}", f"authorization: Bearer {VALUE}"),
-        (f"Authorization: token {TOKEN.placeholder}", f"Authorization: token {VALUE}"),
-        (
-            f"Authorization: {coded('x-access-token', TOKEN.placeholder)}",
-            f"Authorization: {coded('x-access-token', VALUE)}",
-        ),
+        (f"authorization: token {TOKEN.placeholder}", f"authorization: token {VALUE}"),
+        (f"Authorization: {coded('x', TOKEN.placeholder)}", f"Authorization: {coded('x', VALUE)}"),
     ],
 )
 def test_a_placeholder_in_its_place_becomes_the_value(sent, goes_on):
     talk = Talk()
     gone = talk.ask("GET /v1 HTTP/1.1", sent).decode()
     assert goes_on in gone
-    assert (len(talk.lent), talk.alarms) == (1, [])
+    assert (len(talk.uses), talk.alarms) == (1, [])
 
 
-@table("piece", [1, 7])
-def test_a_placeholder_that_comes_in_pieces_becomes_the_value(piece):
-    talk = Talk()
-    head = f"GET / HTTP/1.1\r\nHost: {HOST}\r\nX-Api-Key: {KEY.placeholder}\r\n\r\n".encode()
-    for at in range(0, len(head), piece):
-        assert talk.server_gets() == b""
-        talk.exchange.from_client(head[at : at + piece])
-    talk.exchange.lend({"key": Secret(VALUE)})
-    assert f"X-Api-Key: {VALUE}".encode() in talk.server_gets()
+IN_AUTHORIZATION = "in the header authorization"
 
 
 @table(
@@ -150,32 +151,12 @@ def test_a_placeholder_that_comes_in_pieces_becomes_the_value(piece):
     [
         (f"GET /?key={KEY.placeholder} HTTP/1.1", "A: b", "key", "in the address"),
         (f"GET /{KEY.placeholder.replace('c', '%63')} HTTP/1.1", "A: b", "key", "in the address"),
-        (
-            f"GET /{base64.b64encode(b'xy' + KEY.placeholder.encode()).decode()} HTTP/1.1",
-            "A: b",
-            "key",
-            "in the address",
-        ),
-        ("GET / HTTP/1.1", f"X-Other: {KEY.placeholder}", "key", "in the header x-other"),
-        ("GET / HTTP/1.1", f"Cookie: a=b; c={KEY.placeholder}", "key", "in the header cookie"),
-        ("GET / HTTP/1.1", f"{KEY.placeholder}: x", "key", f"in the header {KEY.placeholder}"),
-        ("GET / HTTP/1.1", f"Authorization: Bearer {KEY.placeholder}", "key", "in the header authorization"),
-        ("GET / HTTP/1.1", f"X-Api-Key: x{KEY.placeholder}", "key", "in the header x-api-key"),
-        ("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}, x", "key", "in the header x-api-key"),
-        ("GET / HTTP/1.1", f"Authorization: Digest {TOKEN.placeholder}", "token", "in the header authorization"),
-        ("GET / HTTP/1.1", f"Authorization: {coded(TOKEN.placeholder, 'x')}", "token", "in the header authorization"),
-        (
-            "GET / HTTP/1.1",
-            f"Authorization: {coded('u', TOKEN.placeholder + 'x')}",
-            "token",
-            "in the header authorization",
-        ),
-        (
-            "GET / HTTP/1.1",
-            f"Authorization: Bearer {ELSEWHERE.placeholder}",
-            "elsewhere",
-            "in the header authorization",
-        ),
+        (GET, f"X-Other: {KEY.placeholder}", "key", "in the header x-other"),
+        (GET, f"Authorization: Bearer {KEY.placeholder}", "key", IN_AUTHORIZATION),
+        (GET, f"X-Api-Key: {KEY.placeholder}, x", "key", "in the header x-api-key"),
+        (GET, f"Authorization: Digest {TOKEN.placeholder}", "token", IN_AUTHORIZATION),
+        (GET, f"Authorization: {coded(TOKEN.placeholder, 'x')}", "token", IN_AUTHORIZATION),
+        (GET, f"Authorization: Bearer {ELSEWHERE.placeholder}", "elsewhere", IN_AUTHORIZATION),
     ],
 )
 def test_a_placeholder_in_any_other_place_of_a_head_is_refused_and_told(line, field, login, where):
@@ -184,19 +165,15 @@ def test_a_placeholder_in_any_other_place_of_a_head_is_refused_and_told(line, fi
     assert talk.alarms == [(login, where)]
     said = talk.client_gets()
     assert said.startswith(b"HTTP/1.1 403 ")
-    assert (
-        f"the placeholder of the login {login} is {where}"
-        in json.loads(said.partition(b"\r\n\r\n")[2])["error"]["message"]
-    )
+    assert f"the login {login} is {where}" in json.loads(said.partition(b"\r\n\r\n")[2])["error"]["message"]
     assert talk.exchange.is_over
 
 
 @table(
     ("line", "field", "where"),
     [
-        ("GET / HTTP/1.1", f"X-Api-Key: {STRANGER.placeholder}", "in the header x-api-key"),
-        ("GET / HTTP/1.1", f"Authorization: {coded('u', STRANGER.placeholder)}", "in the header authorization"),
-        ("GET / HTTP/1.1", f"X: abc{STRANGER.placeholder.replace('clincus-', '')}abc", "in the header x"),
+        (GET, f"Authorization: {coded('u', STRANGER.placeholder)}", IN_AUTHORIZATION),
+        (GET, f"X: abc{STRANGER.placeholder.replace('clincus-', '')}abc", "in the header x"),
         (f"GET /?key={STRANGER.placeholder} HTTP/1.1", "A: b", "in the address"),
     ],
 )
@@ -207,29 +184,14 @@ def test_the_placeholder_of_another_session_is_refused_and_told(line, field, whe
     assert talk.client_gets().startswith(b"HTTP/1.1 403 ")
 
 
-@table("before", ["", "x", "xy", "xyz"])
-@table("after", ["", "x", "xy"])
+@table("before", ["", "x", "xy"])
+@table("after", ["", "x"])
 @table("code", [base64.b64encode, base64.urlsafe_b64encode])
 def test_a_placeholder_in_base64_is_found_at_any_place(before, after, code):
     talk = Talk()
     coded_text = code(f"{before}{KEY.placeholder}{after}".encode()).decode()
-    assert talk.ask("GET / HTTP/1.1", f"A: {coded_text}") == b""
+    assert talk.ask(GET, f"A: {coded_text}") == b""
     assert talk.alarms == [("key", "in the header a")]
-
-
-@table("name", SERVICES)
-def test_placeholders_are_found_by_what_is_theirs_alone(name):
-    loan = Loan(a_login(name, SERVICES[name]), new_placeholder(a_login(name, SERVICES[name])))
-    ((mark, found),) = marks([loan]).items()
-    assert found is loan
-    assert len(mark) == 32
-    assert mark.decode() in loan.placeholder
-
-
-def test_a_header_that_comes_twice_is_refused():
-    talk = Talk()
-    assert talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}", "x-api-key: mine") == b""
-    assert talk.client_gets().startswith(b"HTTP/1.1 400 ")
 
 
 def unchunked(body: bytes) -> bytes:
@@ -244,12 +206,11 @@ def unchunked(body: bytes) -> bytes:
 
 
 @table("in_chunks", [False, True])
-@table("size", [1, 7, 1000])
+@table("size", [1, 1000])
 def test_a_placeholder_in_a_body_is_masked_and_told_once(in_chunks, size):
-    """An agent that looks at its variables tells its model what it saw: the conversation has to go on."""
     talk, text = Talk(), f"seen: {KEY.placeholder} and on".encode()
     field = "Transfer-Encoding: chunked" if in_chunks else f"Content-Length: {len(text)}"
-    gone = talk.ask("POST / HTTP/1.1", field, f"X-Api-Key: {KEY.placeholder}")
+    gone = talk.ask(POST, field, SENT)
     for at in range(0, len(text), size):
         piece = text[at : at + size]
         talk.exchange.from_client(b"%x\r\n%s\r\n" % (len(piece), piece) if in_chunks else piece)
@@ -264,16 +225,6 @@ def test_a_placeholder_in_a_body_is_masked_and_told_once(in_chunks, size):
     assert talk.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").endswith(b"ok")
 
 
-@table("in_chunks", [False, True])
-def test_the_beginning_of_a_placeholder_at_the_end_of_a_body_is_passed(in_chunks):
-    talk, text = Talk(), f"seen: {KEY.placeholder[:-1]}".encode()
-    field = "Transfer-Encoding: chunked" if in_chunks else f"Content-Length: {len(text)}"
-    body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(text), text) if in_chunks else text
-    _, _, gone = talk.ask("POST / HTTP/1.1", field, body=body).partition(b"\r\n\r\n")
-    assert gone == (body if in_chunks else text)
-    assert talk.alarms == []
-
-
 def test_nothing_of_a_request_goes_on_before_its_value_is_there():
     talk = Talk()
     talk.exchange.from_client(
@@ -286,50 +237,33 @@ def test_nothing_of_a_request_goes_on_before_its_value_is_there():
     assert talk.server_gets().endswith(b"\r\n\r\nbody")
 
 
-def test_a_value_that_cannot_be_read_is_told_to_the_tool():
-    talk = Talk()
-    talk.exchange.from_client(f"GET / HTTP/1.1\r\nHost: {HOST}\r\nX-Api-Key: {KEY.placeholder}\r\n\r\n".encode())
-    talk.exchange.refuse(403, "the login key cannot be read: there is no file")
-    assert b"there is no file" in talk.client_gets()
-    assert talk.server_gets() == b""
-    assert talk.exchange.is_over
-
-
 def test_the_answer_to_a_request_that_was_lent_something_comes_whole_and_plain():
     talk = Talk()
-    gone = talk.ask(
-        "GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}", "Accept-Encoding: gzip", "Range: bytes=0-3", "If-Range: x"
-    )
-    assert b"Range" not in gone
+    in_parts = ("Range: bytes=0-3", "If-Range: x", "Request-Range: bytes=0-9")  # the last one is Apache's
+    changed = ("Accept-Charset: utf-16", "A-IM: vcdiff, range")
+    gone = talk.ask(GET, SENT, "Accept-Encoding: gzip", *in_parts, *changed)
+    assert not [field for field in (*in_parts, *changed) if field.encode() in gone]
     assert gone.count(b"Accept-Encoding: identity") == gone.count(b"Encoding") == 1
     assert talk.answer(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc").startswith(
         b"HTTP/1.1 502 "
     )
 
 
-@table("field", ["Request-Range: bytes=0-9", "Accept-Charset: utf-16", "A-IM: vcdiff, range"])
-def test_a_value_is_not_asked_for_in_parts_or_other_letters(field):
-    """Apache gives parts by the first, so that neither of two answers would hold the whole value."""
+def test_a_request_without_a_placeholder_goes_on_as_it_is_and_one_with_two_of_them_is_refused():
     talk = Talk()
-    gone = talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}", field)
-    assert field.encode() not in gone
-    assert field.encode() in Talk().ask("GET / HTTP/1.1", field)
-
-
-def test_a_request_without_a_placeholder_goes_on_as_it_is():
-    talk = Talk()
-    gone = talk.ask("GET / HTTP/1.1", "Authorization: Bearer my-own", "Accept-Encoding: gzip", "Range: bytes=0-3")
+    gone = talk.ask(GET, "Authorization: Bearer my-own", "Accept-Encoding: gzip", "Range: bytes=0-3")
     assert gone.endswith(b"Authorization: Bearer my-own\r\nAccept-Encoding: gzip\r\nRange: bytes=0-3\r\n\r\n")
     answer = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc"
     assert talk.answer(answer) == answer
+    assert talk.ask(GET, SENT, "x-api-key: mine") == b""
+    assert talk.client_gets().startswith(b"HTTP/1.1 400 ")
 
 
-@table("piece", [1, 5, 1000])
+@table("piece", [1, 1000])
 @table("spelling", [VALUE, VALUE.replace("/", "%2F"), VALUE.replace("/", "\\/")])
 @table("framing", ["length", "chunks", "end"])
 def test_an_answer_that_echoes_the_value_is_cleaned(piece, spelling, framing):
-    talk = Talk()
-    talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
+    talk = lent()
     text = f"<{spelling}> and {VALUE}{VALUE}".encode()
     field = {"length": f"Content-Length: {len(text)}\r\n", "chunks": "Transfer-Encoding: chunked\r\n", "end": ""}[
         framing
@@ -349,57 +283,40 @@ def test_an_answer_that_echoes_the_value_is_cleaned(piece, spelling, framing):
     assert not talk.exchange.is_broken
 
 
-ODD = "p/ss+w&rd=<'it'>\"0123"
-
-
 @table(
     "spelling",
     [
-        "p%2Fss%2Bw%26rd%3D%3C%27it%27%3E%220123",
-        "p%2fss%2bw%26rd%3d%3c%27it%27%3e%220123",
-        "p/ss+w&rd=<'it'>\\\"0123",
-        "p\\/ss+w&rd=<'it'>\\\"0123",
-        "p/ss+w\\u0026rd=\\u003c'it'\\u003e\\\"0123",
-        'p/ss+w\\u0026rd\\u003d\\u003c\\u0027it\\u0027\\u003e\\"0123',
-        "p/ss+w&amp;rd=&lt;&#x27;it&#x27;&gt;&quot;0123",
-        "p&#x2F;ss+w&amp;rd=&lt;&#x27;it&#x27;&gt;&quot;0123",
-        "p/ss+w&amp;rd=&lt;'it'&gt;\"0123",
+        "P%2Fss%2Bw%26rd%3D%3C%27it%27%3E%220123",
+        "P%2fss%2bw%26rd%3d%3c%27it%27%3e%220123",
+        "P\\/ss+w&rd=<'it'>\\\"0123",
+        'P/ss+w\\u0026rd\\u003d\\u003c\\u0027it\\u0027\\u003e\\"0123',
+        "P/ss+w&amp;rd=&lt;&#x27;it&#x27;&gt;&quot;0123",
+        "P/ss+w&amp;rd=&lt;'it'&gt;\"0123",
+        "P/SS+W&RD=<'IT'>\"0123",  # as in a name that a server makes of it
+        "p/ss+w&rd=<'it'>\"0123",
     ],
 )
-def test_a_value_with_signs_is_cleaned_as_urls_json_and_html_write_it(spelling):
-    talk = Talk(value=ODD)
-    talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
-    said = talk.answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(spelling), spelling.encode()))
+def test_a_value_is_cleaned_as_urls_json_and_html_write_it_and_in_other_letters(spelling):
+    said = lent("P/ss+w&rd=<'it'>\"0123").answer(with_length(spelling.encode()))
     assert said.endswith(b"\r\n\r\n" + b"*" * len(spelling))
-
-
-@table("spelling", [VALUE.upper(), VALUE.lower()])
-def test_a_value_is_cleaned_in_capitals_and_in_small_letters(spelling):
-    """As in a name that a server makes of it: a key of small letters and digits could be read from either."""
-    talk = Talk(value="Sk-Real-0123/456789abcdef")
-    talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
-    said = talk.answer(b"HTTP/1.1 302 Found\r\nLocation: /%s\r\nContent-Length: 0\r\n\r\n" % spelling.encode())
-    assert b"Location: /" + b"*" * len(VALUE) in said
 
 
 def test_an_answer_to_a_request_with_a_value_leaves_no_cookie_that_stands_for_it():
     """With the session of a server a program would go on after a revoke, uncounted."""
     kept = b"HTTP/1.1 200 OK\r\nset-cookie: __cf_bm=x\r\nContent-Length: 0\r\n\r\n"
     answer = kept.replace(b"OK\r\n", b"OK\r\nSet-Cookie: JSESSIONID=abc; Path=/\r\n")
-    talk = Talk()
-    talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
+    talk = lent()
     assert talk.answer(answer) == kept
-    talk.ask("GET / HTTP/1.1")
+    talk.ask(GET)
     assert talk.answer(answer) == answer, "a program's own requests are its own"
 
 
 @table(
     "lines",
     [
-        ("POST / HTTP/1.1", "Expect: 100-continue", "Content-Length: 4"),
-        ("GET / HTTP/1.1", "Content-Length: 4"),
+        (POST, "Expect: 100-continue", "Content-Length: 4"),
+        (GET, "Content-Length: 4"),
         ("DELETE / HTTP/1.1", "Transfer-Encoding: chunked"),
-        ("get / HTTP/1.1", "Content-Length: 4"),
         ("ODD / HTTP/1.1", "Content-Length: 4"),
     ],
 )
@@ -407,16 +324,9 @@ def test_a_body_that_a_server_may_leave_unread_is_the_last_of_its_connection(lin
     """Else the server could take it for a request, and the next request with its value for the body of that."""
     talk = Talk()
     body = b"1\r\nx\r\n0\r\n\r\n" if "chunked" in lines[-1] else b"body"
-    assert b"\r\nConnection: close\r\n" in talk.ask(*lines, f"X-Api-Key: {KEY.placeholder}", body=body)
+    assert b"\r\nConnection: close\r\n" in talk.ask(*lines, SENT, body=body)
     assert b"\r\nConnection: close\r\n" in talk.answer(b"HTTP/1.1 417 No\r\nContent-Length: 0\r\n\r\n")
     assert talk.exchange.is_over
-
-
-def test_events_of_a_stream_come_at_once():
-    talk = Talk()
-    talk.ask("POST / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
-    talk.answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-    assert talk.answer(b"b\r\ndata: one\n\n\r\n") == b"b\r\ndata: one\n\n\r\n"
 
 
 def test_requests_follow_one_another_and_no_answer_is_taken_for_another():
@@ -432,18 +342,21 @@ def test_requests_follow_one_another_and_no_answer_is_taken_for_another():
     assert talk.exchange.is_over
 
 
-def test_a_value_is_forgotten_with_the_answer():
+def test_an_answer_that_breaks_off_is_not_taken_for_a_whole_one_and_a_program_is_not_read_meanwhile():
     talk = Talk()
-    talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
-    talk.answer(b"HTTP/1.1 204 No\r\n\r\n")
-    assert VALUE not in repr(vars(talk.exchange))
+    talk.ask(GET)
+    talk.exchange.from_client(b"x" * exchanges.HELD)
+    assert not talk.exchange.takes_more
+    talk.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
+    talk.exchange.server_ended()
+    assert (talk.exchange.is_broken, talk.exchange.is_over) == (True, False)
 
 
-def test_a_value_that_the_server_does_not_take_is_told():
-    talk = Talk()
-    talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
+def test_a_value_that_the_server_does_not_take_is_told_and_forgotten_with_the_answer():
+    talk = lent()
     talk.answer(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n")
-    assert talk.rejected == [("key", VALUE, 401)]
+    assert talk.rejections == [("key", VALUE, 401)]
+    assert VALUE not in repr(vars(talk.exchange))
 
 
 UPGRADE = (
@@ -464,21 +377,16 @@ def test_a_websocket_goes_on_both_ways_with_its_header_filled_and_its_answers_cl
     talk.exchange.from_client(b"GET / HTTP/1.1\r\n\r\n")
     assert talk.server_gets() == b"GET / HTTP/1.1\r\n\r\n"
     assert talk.answer(VALUE.encode()) == b"*" * len(VALUE)
-
-
-def test_a_server_that_switches_unasked_is_refused():
-    talk = Talk()
-    talk.ask("GET / HTTP/1.1", f"Authorization: Bearer {TOKEN.placeholder}")
-    assert talk.answer(AGREED).startswith(b"HTTP/1.1 502 ")
+    unasked = Talk()
+    unasked.ask(GET, f"Authorization: Bearer {TOKEN.placeholder}")
+    assert unasked.answer(AGREED).startswith(b"HTTP/1.1 502 ")
 
 
 @table(
     "sent",
     [
         b"POST / HTTP/1.1\r\nHost: api.example.com\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n",
-        b"POST / HTTP/1.1\r\nHost: api.example.com\r\nContent-Length: 4\r\nContent-Length: 4\r\n\r\nbody",
         b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: api.example.com\r\nX: a\r\n b\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"x" * 70000,
     ],
@@ -500,34 +408,11 @@ def test_a_trailer_ends_the_request_before_the_server_has_all_of_it():
     assert talk.client_gets().startswith(b"HTTP/1.1 400 ")
 
 
-def test_an_answer_that_breaks_off_is_not_taken_for_a_whole_one():
-    talk = Talk()
-    talk.ask("GET / HTTP/1.1")
-    talk.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
-    talk.exchange.server_ended()
-    assert (talk.exchange.is_broken, talk.exchange.is_over) == (True, False)
-
-
-def test_a_server_that_cannot_be_used_is_told_with_the_next_request():
-    talk = Talk()
-    talk.exchange.fail("its certificate is not one that this host trusts")
-    assert talk.client_gets() == b""
-    assert talk.ask("GET / HTTP/1.1") == b""
-    assert b"that this host trusts" in talk.client_gets()
-
-
 def test_interim_answers_go_on_and_have_a_bound():
     talk, interim = Talk(), b"HTTP/1.1 100 Continue\r\n\r\n"
-    talk.ask("POST / HTTP/1.1", "Expect: 100-continue", "Content-Length: 1")
+    talk.ask(POST, "Expect: 100-continue", "Content-Length: 1")
     assert talk.answer(interim) == interim
     assert b"HTTP/1.1 502 " in talk.answer(interim * exchanges.MOST_INTERIM)
-
-
-def test_a_program_that_sends_on_and_on_is_not_read_meanwhile():
-    talk = Talk()
-    talk.ask("GET / HTTP/1.1")
-    talk.exchange.from_client(b"x" * exchanges.HELD)
-    assert not talk.exchange.takes_more
 
 
 @given(st.lists(st.binary(max_size=20), max_size=12), st.binary(min_size=8, max_size=12), st.integers(0, 11))
@@ -537,22 +422,6 @@ def test_no_text_that_is_hidden_comes_out_of_a_cleaner_however_it_is_cut(pieces,
     out = b"".join(map(cleaner.take, data)) + cleaner.rest()
     assert len(out) == sum(map(len, data))
     assert hidden not in out or set(hidden) == {ord("*")}
-
-
-@given(st.binary(max_size=30), st.binary(min_size=1, max_size=10))
-def test_only_what_may_become_a_hidden_text_is_held_back(data, text):
-    size = begun(data, text)
-    longest = next((n for n in range(min(len(text) - 1, len(data)), 0, -1) if data.endswith(text[:n])), 0)
-    assert size == longest
-
-
-@given(st.integers(1, 60))
-def test_a_placeholder_is_masked_once_however_it_is_cut(piece):
-    mask, data = BodyMask(LOANS), b"a" * 70 + KEY.placeholder.encode() + b"b" * 70
-    taken = [mask.take(data[at : at + piece]) for at in range(0, len(data), piece)]
-    passed = b"".join(part for part, _ in taken) + mask.rest()
-    assert passed == b"a" * 70 + b"*" * len(KEY.placeholder) + b"b" * 70
-    assert [loan for _, found in taken for loan in found] == [KEY]
 
 
 @given(st.lists(st.sampled_from([b"a", KEY.placeholder[:9].encode(), TOKEN.placeholder[:-1].encode()])))
@@ -567,16 +436,18 @@ def test_placeholders_have_the_shape_of_their_service_and_are_nobody_elses(name)
     one, other = new_placeholder(login), new_placeholder(login)
     assert one != other
     assert one.startswith(SERVICES[name].shape.partition("{random}")[0])
+    ((mark, found),) = marks([Loan(login, one)]).items()
+    assert found == Loan(login, one)
+    assert len(mark) == 32
+    assert mark.decode() in one
 
 
 @table("before", ["", "x", "xy", "Authorization: Bearer "])
 @table("code", [base64.b64encode, base64.urlsafe_b64encode])
 def test_a_text_with_the_value_in_base64_does_not_show_it(before, code):
     """A server may encode all of the request."""
-    talk = Talk()
-    talk.ask("GET / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
     body = code(f"{before}{VALUE}\r\nHost: x".encode())
-    shown = talk.answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+    shown = lent().answer(with_length(body))
     text = shown.partition(b"\r\n\r\n")[2].decode()
     assert len(text) == len(body)
     assert not is_in(VALUE[3:9], readings(text))
@@ -589,20 +460,25 @@ def test_a_text_with_the_value_in_base64_does_not_show_it(before, code):
 def test_the_tokens_of_an_answer_are_told_as_they_come():
     """A program may leave before the end."""
     talk = Talk()
-    talk.ask("POST /v1/messages HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
+    talk.ask("POST /v1/messages HTTP/1.1", SENT)
     begin = b'data: {"message": {"model": "claude-opus-4-6", "usage": {"input_tokens": 100, "output_tokens": 1}}}\n'
     end = b'data: {"usage": {"output_tokens": 55}}\n'
-    talk.answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (len(begin), begin))
+    talk.answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    event = b"%x\r\n%s\r\n" % (len(begin), begin)
+    assert talk.answer(event) == event, "it is passed at once"
     assert talk.tokens == [("key", "claude-opus-4-6", Tokens(100, 1))]
     talk.answer(b"%x\r\n%s\r\n0\r\n\r\n" % (len(end), end))
     assert talk.tokens[1:] == [("key", "claude-opus-4-6", Tokens(0, 54))]
+    talk.ask(GET)  # without a value
+    talk.answer(b'HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{"output_tokens":10}')
+    assert len(talk.tokens) == 2
 
 
 @table("piece", [5, 1000])
 def test_an_answer_that_says_a_value_is_a_model_does_not_bring_it_into_the_costs(piece):
     """These are in a file, in the API and on the page."""
     talk = Talk()
-    talk.ask("POST / HTTP/1.1", f"X-Api-Key: {KEY.placeholder}")
+    talk.ask(POST, SENT)
     body = json.dumps({"model": VALUE, "usage": {"output_tokens": 7}}).encode()
     talk.answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
     for at in range(0, len(body), piece):
@@ -610,18 +486,11 @@ def test_an_answer_that_says_a_value_is_a_model_does_not_bring_it_into_the_costs
     assert talk.tokens == [("key", "", Tokens(0, 7))]
 
 
-def test_answers_to_requests_without_a_value_cost_nothing():
-    talk = Talk()
-    talk.ask("GET / HTTP/1.1")
-    talk.answer(b'HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{"output_tokens":100}'[:-1])
-    assert talk.tokens == []
-
-
 def test_a_login_with_a_limit_is_not_lent_to_a_websocket():
     """Nobody could count what is asked on it."""
     loan = Loan(KEY.login._replace(limit=Limit(requests_per_day=1)), KEY.placeholder)
     talk = Talk(loans=[loan])
-    assert talk.ask(*UPGRADE, f"X-Api-Key: {KEY.placeholder}") == b""
+    assert talk.ask(*UPGRADE, SENT) == b""
     assert b"is not lent to WebSockets" in talk.client_gets()
     assert talk.reasons == [("key", "has a limit, so it is not lent to WebSockets: use plain requests")]
 
@@ -649,21 +518,20 @@ def test_a_request_for_new_tokens_is_answered_here():
     assert said.startswith("HTTP/1.1 200 OK\r\n")
     assert json.loads(said.partition("\r\n\r\n")[2])["access_token"] == CLAUDE.placeholder
     assert (talk.exchange.is_over, talk.alarms) == (True, [])
-
-
-def test_the_body_of_one_may_come_in_pieces():
     talk = Talk(TOKENS, [CLAUDE])
     body = f"grant_type=refresh_token&refresh_token={CLAUDE.placeholder}{REFRESH}".encode()
     talk.ask("POST /v1/oauth/token HTTP/1.1", f"Content-Length: {len(body)}", body=body[:9])
     assert talk.client_gets() == b""
     talk.exchange.from_client(body[9:])
     assert talk.client_gets().startswith(b"HTTP/1.1 200 ")
+    talk = Talk(TOKENS, [CLAUDE])
+    talk.ask("POST /v1/oauth/token HTTP/1.1", "Content-Length: 99999", body=b"x" * 20000)
+    assert talk.client_gets().startswith(b"HTTP/1.1 400 ")
 
 
 @table(
     ("target", "fields"),
     [
-        ("/v1/oauth/token", {"grant_type": "authorization_code", "code": "x"}),
         ("/v1//oauth/./%74oken?x", {"grant_type": "authorization_code", "code": "x"}),
         ("/v1/oauth/device", {"a": "b"}),
     ],
@@ -674,41 +542,31 @@ def test_nobody_signs_in_in_a_container_that_borrows(target, fields):
     assert "sign in on the host" in said
 
 
-def test_an_endless_request_for_tokens_is_refused():
-    talk = Talk(TOKENS, [CLAUDE])
-    talk.ask("POST /v1/oauth/token HTTP/1.1", "Content-Length: 99999", body=b"x" * 20000)
-    assert talk.client_gets().startswith(b"HTTP/1.1 400 ")
-
-
 def test_a_host_that_gives_tokens_is_lent_nothing():
     talk = Talk(TOKENS, [CLAUDE])
     assert b"GET /help HTTP/1.1" in talk.ask("GET /help HTTP/1.1")
     talk = Talk(TOKENS, [CLAUDE])
     assert talk.ask("GET /help HTTP/1.1", f"Authorization: Bearer {CLAUDE.placeholder}") == b""
-    assert talk.alarms == [("claude", "in the header authorization")]
+    assert talk.alarms == [("claude", IN_AUTHORIZATION)]
 
 
 @table("placeholder", [CLAUDE.placeholder + REFRESH, CLAUDE.placeholder])
 def test_the_placeholder_of_a_refresh_token_is_never_filled_in(placeholder):
     talk = Talk("api.anthropic.com", [CLAUDE])
-    talk.ask("GET / HTTP/1.1", f"Authorization: Bearer {placeholder}")
+    talk.ask(GET, f"Authorization: Bearer {placeholder}")
     is_access = placeholder == CLAUDE.placeholder
-    assert (talk.lent, bool(talk.alarms)) == (["claude"] if is_access else [], not is_access)
+    assert (talk.uses, bool(talk.alarms)) == (["claude"] if is_access else [], not is_access)
 
 
 @table(
     ("name", "host", "path"),
     [
-        ("claude", "api.anthropic.com", "/api/oauth/claude_cli/create_api_key"),
         ("claude", "api.anthropic.com", "/api//OAuth/x/../claude_cli/%63reate_api_key?a=b"),
         ("github", "api.github.com", "/copilot_internal/v2/token"),
         ("copilot", "api.github.com", "/copilot_internal\\v2/token/"),
-        ("copilot", "api.github.com", "/copilot_internal/v2/token.json"),
-        ("openai", "api.openai.com", "/v1/realtime/client_secrets"),
         ("openai", "api.openai.com", "/v1;a/realtime;b=c/client_secrets;d"),
         ("openai", "api.openai.com", "/v1/realtime/%2563lient_secrets"),
         ("openrouter", "openrouter.ai", "/api/v1/keys"),
-        ("npm", "registry.npmjs.org", "/-/npm/v1/tokens"),
     ],
 )
 def test_a_request_whose_answer_holds_a_credential_is_refused(name, host, path):

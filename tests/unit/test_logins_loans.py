@@ -79,8 +79,3 @@ def test_a_lent_login_of_claude_code_and_a_key_are_refused_together():
     found = loans.variables_of([loan])
     assert "CLAUDE_CODE_OAUTH_TOKEN" not in found
     assert found["NODE_EXTRA_CA_CERTS"] == loans.AUTHORITY
-
-
-def test_certificates_are_of_one_session_and_its_logins():
-    names = {loans.run_name(id, label) for id in ("one", "two") for label in ("a", "b")}
-    assert len(names) == 4

@@ -11,9 +11,11 @@ def test_requests_are_counted_by_login_and_host():
     assert [kept.count("github", "api.github.com") for _ in range(2)] == [True, False], "the first one is told"
     assert not kept.count("github", "github.com")
     kept.count("github", "github.com", is_refused=True)
-    assert {(row["host"], row["requests"], row["refused"]) for row in kept.documents()["lent"]} == {
-        ("api.github.com", 2, 0),
-        ("github.com", 1, 1),
+    kept.add_tokens("github", "github.com", 5)
+    kept.add_tokens("github", "elsewhere", 5)
+    assert {(row["host"], row["requests"], row["refused"], row["tokens"]) for row in kept.documents()["lent"]} == {
+        ("api.github.com", 2, 0, 0),
+        ("github.com", 1, 1, 5),
     }
 
 
@@ -22,14 +24,6 @@ def test_each_reason_of_a_refusal_is_told_once():
     assert [kept.refuse("github", "a", reason) for reason in ("revoked", "revoked", "expired")] == [True, False, True]
     assert [row["refused"] for row in kept.documents()["lent"]] == [3]
     assert [kept.refuse("github", "a", str(number)) for number in range(records.MOST_ROWS)].count(True) < 200
-
-
-def test_tokens_are_counted_where_the_request_is():
-    kept = Records()
-    kept.count("anthropic", "a")
-    kept.add_tokens("anthropic", "a", 5)
-    kept.add_tokens("anthropic", "elsewhere", 5)
-    assert [row["tokens"] for row in kept.documents()["lent"]] == [5]
 
 
 def test_an_alarm_is_told_once_for_each_place():

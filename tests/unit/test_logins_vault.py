@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -37,8 +38,12 @@ def source() -> Source:
 
 
 @pytest.fixture
-def vault(source) -> Vault:
-    return Vault({}, source.read)
+def vault(source) -> Iterator[Vault]:
+    yield Vault({}, source.read)
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.cancel()
+            thread.join(DEADLINE)
 
 
 def taken(vault: Vault, login=LOGIN) -> vaults.Found:
@@ -70,15 +75,14 @@ def test_a_value_is_kept_until_then_and_never_after_it_was_refused(vault, source
     for _ in range(3):
         taken(vault)
     assert source.reads == 1
+    vault.used(LOGIN)
+    assert vault.state("token").last_used
+    assert VALUE not in repr(vars(vault))
     vault.forget("token")
     taken(vault)
     assert source.reads == 2
-
-
-def test_a_changed_source_is_read(vault, source):
-    taken(vault)
     taken(vault, LOGIN._replace(place="OTHER"))
-    assert source.reads == 2
+    assert source.reads == 3, "its source has changed"
 
 
 def test_a_source_that_fails_is_not_tried_all_the_time(vault, source):
@@ -90,13 +94,6 @@ def test_a_source_that_fails_is_not_tried_all_the_time(vault, source):
     source.failure = ""
     assert isinstance(vault.check(LOGIN), Secret)
     assert vault.state("token").state == "good"
-
-
-def test_nothing_but_a_value_tells_a_value(vault):
-    taken(vault)
-    vault.used(LOGIN)
-    assert vault.state("token").last_used
-    assert VALUE not in repr(vars(vault))
 
 
 def test_what_is_revoked_holds_in_every_server_until_it_is_allowed(tmp_path):

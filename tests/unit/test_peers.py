@@ -71,10 +71,7 @@ def test_where_the_kernel_cannot_look_up_it_is_asked_for_its_list_alone(monkeypa
     owners = peers.Owners()
     assert [owners.find(("127.0.0.1", 50000), ("127.0.0.1", 3000)) for _ in range(2)] == [1000, 1000]
     assert asked == ["look-up", "list", "list"]
-
-
-def test_what_neither_finds_ends_no_look_up(monkeypatch):
-    found = iter([None, 1000])
+    found = iter([None, 1000])  # what neither finds ends no look-up
     monkeypatch.setattr(peers, "look_up", lambda *_: next(found))
     monkeypatch.setattr(clincus, "socket_owner", lambda *_: None)
     owners = peers.Owners()

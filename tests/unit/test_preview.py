@@ -16,6 +16,7 @@ import clincus
 from clincus_features import preview
 from clincus_features.preview import doors, heads, listening, openings, relay
 from tests.builders import a_session
+from tests.programs import DEADLINE
 from tests.table import table
 
 ORIGIN = "http://3000-clincus-a1b2c3-1.localhost:8080"
@@ -49,11 +50,8 @@ def test_ports_are_read_from_what_the_container_says():
         listening.Listening(8080, ("0.0.0.0", "::"), ""),
     ]
     assert [one.address for one in found] == ["127.0.0.1", "127.0.0.1", "::1", "127.0.0.1"]
-
-
-def test_a_port_at_which_nothing_listens_is_said_so():
     with pytest.raises(clincus.ClincusError, match="nothing listens at port 81"):
-        listening.port_at(listening.parse_ports(SAID), 81)
+        listening.port_at(found, 81)
 
 
 @table(("count", "is_cut"), [(preview.LISTED, False), (preview.LISTED + 1, True)])
@@ -104,7 +102,6 @@ def request(*lines: str, first: str = "GET / HTTP/1.1", connection=None) -> clin
     ("field", "expected"),
     [
         ("Cookie: a=1; clincus-preview-8080=x; b=2", "Cookie: a=1; b=2"),
-        ("Cookie: clincus-3000=x", None),
         ("Cookie:  clincus-3000 =x;c=3", "Cookie: c=3"),
         (f"Origin: {ORIGIN}", "Origin: http://localhost:3000"),
         (f"Referer: {ORIGIN}/a?b", "Referer: http://localhost:3000/a?b"),
@@ -112,8 +109,6 @@ def request(*lines: str, first: str = "GET / HTTP/1.1", connection=None) -> clin
         ("Referer: http://localhost:8080/sessions/x", None),
         ("X-Forwarded-For: 1.2.3.4", None),
         ("Authorization: Bearer of-the-app", "Authorization: Bearer of-the-app"),
-        ("Transfer-Coding: x", "Transfer-Coding: x"),
-        ("Keep-Alive: 5", None),
         ("Upgrade: h2c", None),
     ],
 )
@@ -125,11 +120,8 @@ def test_a_field_of_a_request(field, expected):
     ]  # fmt: skip
 
 
-def test_what_a_connection_names_ends_with_it():
+def test_what_a_connection_names_ends_with_it_unless_it_is_a_websocket():
     assert b"X-Hop" not in heads.request_head(request("Connection: x-hop", "X-Hop: 1"), "/", PLACE)
-
-
-def test_a_websocket_is_asked_for():
     asked = request("Connection: keep-alive, Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: x")
     assert heads.request_head(asked, "/", PLACE).endswith(b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 
@@ -147,23 +139,18 @@ def test_a_target_that_is_no_path_is_refused(target):
     ("field", "expected"),
     [
         ("Location: http://localhost:3000/a", f"{ORIGIN}/a"),
-        ("Location: //127.0.0.1:3000", ORIGIN),
         ("Location: http://[::1]:3000?x", f"{ORIGIN}?x"),
-        ("Location: http://localhost:30001/a", "http://localhost:30001/a"),
         ("Location: http://localhost:3000.evil.example/", "http://localhost:3000.evil.example/"),
         ("Location: /a", "/a"),
         ("Set-Cookie: a=1; domain=localhost; HttpOnly", "a=1; HttpOnly"),
         ("Set-Cookie: a=1;Domain = .localhost;Path=/", "a=1;Path=/"),
         ("Set-Cookie: clincus-8080=x", None),
-        ("Set-Cookie:  clincus-preview-8080 =x", None),
         ("Content-Security-Policy: default-src 'self'; frame-ancestors 'none'", "default-src 'self'"),
-        ("Content-Security-Policy: frame-ancestors 'none'", None),
         ("Access-Control-Allow-Origin: http://localhost:3000", ORIGIN),
         ("X-Frame-Options: DENY", None),
         ("Strict-Transport-Security: max-age=9", None),
         ("Alt-Svc: h3=\":443\"", None),
         ("Clear-Site-Data: \"cookies\"", None),
-        ("Transfer-Encoding: chunked", None),
         ("X-Powered-By: app", "app"),
     ],
 )  # fmt: skip
@@ -190,11 +177,9 @@ POLICY = (
         ("Content-Security-Policy-Report-Only: img-src 'none'; report-uri https://evil.example/", None),
         ("Reporting-Endpoints: x=\"https://evil.example/\"", None),
         ("Report-To: {}", None),
-        ("NEL: {}", None),
         ("Link: <https://evil.example>; rel=preconnect", None),
         ("Speculation-Rules: \"/rules\"", None),
         ("X-DNS-Prefetch-Control: on", None),
-        ("X-Powered-By: app", "app"),
     ],
 )  # fmt: skip
 def test_an_answer_of_a_closed_session_leads_its_pages_nowhere_else(field, expected):
@@ -220,13 +205,10 @@ def test_a_session_with_an_unreadable_network_label_is_closed(label, is_open):
     "head",
     [
         "HTTP/2 200 OK",
-        "SSH-2.0-x",
         "HTTP/1.1 999 x",
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2",
-        "HTTP/1.1 200 OK\r\nContent-Length: -1",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked",
         "HTTP/1.1 200 OK\r\nX: a\r\n folded",
-        "HTTP/1.1 200 OK\r\nX : a",
         "HTTP/1.1 200 OK\r\nX: a\rY: b",
         "HTTP/1.1 200 OK" + "\r\nX: a" * (heads.FIELDS_MOST + 1),
     ],
@@ -268,11 +250,6 @@ def carried(said: bytes, *lines: str, first: str = "GET / HTTP/1.1") -> tuple[by
             True,
         ),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", b"Content-Length: 9\r\n\r\nabc", False),
-        (
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-2\r\nab\r\n",
-            b"Transfer-Encoding: chunked\r\n\r\n",
-            False,
-        ),
     ],
 )
 def test_bodies_get_a_framing_of_our_own(said, body, goes_on):
@@ -413,7 +390,7 @@ def test_a_ticket_holds_once_and_not_for_ever(monkeypatch):
     assert not one.take_ticket(tickets[2])
 
 
-def test_an_opening_takes_only_so_many_connections():
+def test_an_opening_takes_only_so_many_connections_and_ends_them_when_it_ends():
     one = opening()
     with contextlib.ExitStack() as stack:
         pairs = [socket.socketpair() for _ in range(openings.CONNECTIONS_MOST)]
@@ -421,14 +398,12 @@ def test_an_opening_takes_only_so_many_connections():
             stack.enter_context(one.holding(*map(stack.enter_context, pair)))
         with pytest.raises(clincus.ClincusError, match="Too many"), one.holding():
             pass
-
-
-def test_what_is_connected_ends_with_the_opening():
-    one = opening()
     ours, theirs = socket.socketpair()
     with ours, theirs, one.holding(ours):
-        threading.Thread(target=one.end).start()
+        ender = threading.Thread(target=one.end)
+        ender.start()
         assert theirs.recv(1) == b""
+    ender.join(DEADLINE)
 
 
 @table(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])

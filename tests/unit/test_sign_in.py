@@ -23,20 +23,14 @@ def test_a_person_without_the_token_gets_a_form():
     assert answer.status == 401
     assert b"<form" in answer.body
     assert b"is wrong" not in answer.body
+    assert b"The &lt;token&gt; is wrong." in sign_in({"token": "x"}).body
+    assert sign_in(path="/api/sessions") is sign_in(accept="*/*") is None, "a program gets none"
     assert dict(answer.headers) == {"Content-Type": "text/html; charset=utf-8", "WWW-Authenticate": "Bearer"}
 
 
 def test_the_form_shows_the_token_in_no_address():
     source = Path(__file__).resolve().parents[2] / "spa/public/sign-in.html"
     assert '<form method="post">' in source.read_text()
-
-
-def test_a_program_gets_no_page():
-    assert sign_in(path="/api/sessions") is sign_in(accept="*/*") is None
-
-
-def test_a_wrong_token_is_said_in_words():
-    assert b"The &lt;token&gt; is wrong." in sign_in({"token": "x"}).body
 
 
 def test_a_link_on_another_site_is_followed_once_more_with_the_cookie():
