@@ -10,22 +10,31 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import clincus
 from clincus_features import clone
 from tests.table import table
-from tests.unit.test_clone import Box, box, example, git, project
+from tests.unit.test_clone import Box, box, example, git, make_box, project
 
 __all__ = ["box", "example", "project"]  # fixtures
 
+APP = r"1 uncommitted file \(app/main.py\) and 1 repository within its clone \(app\)"
 
-def commit(folder: Path, name: str, *words: str) -> None:
+
+def commit(folder: Path, name: str) -> None:
     (folder / name).write_text(f"{name}\n")
     git(folder, "add", name)
-    git(folder, "commit", "--quiet", "--message", f"Make {name}", *words)
+    git(folder, "commit", "--quiet", "--message", f"Make {name}")
+
+
+def detached(folder: Path, name: str, *command: str) -> None:
+    """Make a commit that no branch has, and name it with a command."""
+    git(folder, "checkout", "--quiet", "--detach")
+    commit(folder, name)
+    git(folder, *command)
+    git(folder, "checkout", "--quiet", "main")
 
 
 def stash(folder: Path) -> None:
@@ -35,15 +44,23 @@ def stash(folder: Path) -> None:
 
 
 def commit_that_only_a_tag_has(folder: Path) -> None:
-    git(folder, "checkout", "--quiet", "--detach")
-    commit(folder, "released")
-    git(folder, "tag", "v1")
-    git(folder, "checkout", "--quiet", "main")
+    detached(folder, "released", "tag", "v1")
+
+
+def commit_with_a_name_of_its_own(folder: Path) -> None:
+    detached(folder, "wip", "update-ref", "refs/wip/one", "HEAD")
 
 
 def work_tree(folder: Path) -> None:
     git(folder, "worktree", "add", "--quiet", "--detach", str(folder.parent / "second"))
     (folder.parent / "second/half").write_text("done\n")
+
+
+def work_tree_without_its_folder(folder: Path) -> None:
+    """As after a restart, if it was in /tmp."""
+    git(folder, "worktree", "add", "--quiet", "--detach", str(folder.parent / "lost"))
+    commit(folder.parent / "lost", "more")
+    shutil.rmtree(folder.parent / "lost")
 
 
 def nested(folder: Path) -> None:
@@ -52,44 +69,21 @@ def nested(folder: Path) -> None:
     commit(folder / "app", "main.py")
 
 
-LEFT: dict[str, tuple[Callable[[Path], None], str]] = {
-    "stashes": (stash, r"2 stashes \(WIP on main: \w+ Add two, WIP on main: \w+ Add two\)"),
-    "a tag": (commit_that_only_a_tag_has, r"1 commit \(\w+ Make released\)"),
-    "a work tree": (work_tree, r"1 uncommitted file \(second/half\)"),
-    "a repository in it": (nested, r"1 uncommitted file \(app/main.py\) and 1 repository within its clone \(app\)"),
-}
-
-
-@pytest.mark.parametrize(("leave", "words"), LEFT.values(), ids=list(LEFT))
-def test_a_delete_is_refused_for_all_that_agents_leave(box, leave, words):
-    box.make()
-    box.keep(box.session)  # nothing is there yet
-    leave(box.folder)
-    with pytest.raises(clincus.UnsavedError, match=f"is kept: this host does not have {words}. To go on,"):
-        box.keep(box.session)
-
-
-def commit_with_a_name_of_its_own(folder: Path) -> None:
-    git(folder, "checkout", "--quiet", "--detach")
-    commit(folder, "wip")
-    git(folder, "update-ref", "refs/wip/one", "HEAD")
-    git(folder, "checkout", "--quiet", "main")
-
-
-def work_tree_without_its_folder(folder: Path) -> None:
-    """As after a restart, if it was in /tmp."""
-    git(folder, "worktree", "add", "--quiet", "--detach", str(folder.parent / "second"))
-    commit(folder.parent / "second", "more")
-    shutil.rmtree(folder.parent / "second")
-
-
-def work_tree_of_a_repository_within(folder: Path) -> None:
+def rich_nested(folder: Path) -> None:
+    """A repository within, with work under every kind of name."""
     nested(folder)
-    git(folder / "app", "worktree", "add", "--quiet", "--detach", str(folder.parent / "third"))
+    app = folder / "app"
+    git(app, "notes", "add", "--message", "a note")
+    stash(app)
+    git(app, "worktree", "add", "--quiet", "--detach", str(folder.parent / "third"))
     commit(folder.parent / "third", "alone")
+    git(app, "checkout", "--quiet", "--detach")
+    commit(app, "released")
+    git(app, "tag", "v1")
+    git(app, "checkout", "--quiet", "--detach", "main")
 
 
-def change_behind(flag: str) -> Callable[[Path], None]:
+def change_behind_a_flag(flag: str) -> Callable[[Path], None]:
     def leave(folder: Path) -> None:
         git(folder, "update-index", flag, "one")
         (folder / "one").write_text("settings of the agent\n")
@@ -108,103 +102,75 @@ def rebase_with_a_conflict(folder: Path) -> None:
         git(folder, "rebase", "--autostash", "other")
 
 
-HIDDEN: dict[str, tuple[Callable[[Path], None], str, str, str]] = {
-    "a name of its own": (commit_with_a_name_of_its_own, r"1 commit \(\w+ Make wip\)", "wip/one", "wip"),
-    "a lost folder": (work_tree_without_its_folder, r"1 commit \(\w+ Make more\)", "clincus/worktree/1", "more"),
-    "a work tree of one within": (
-        work_tree_of_a_repository_within,
-        r"1 uncommitted file \(app/main.py\) and 1 repository within its clone \(app\)",
-        "clincus/nested/1/worktree/1",
-        "alone",
-    ),
-    "an unfinished rebase": (
-        rebase_with_a_conflict,
-        r"2 commits \(.*\), 1 uncommitted file \(one\) and 1 stash \(autostash\)",
-        "clincus/stash/1",
-        "two",
-    ),
-    "unchanged": (change_behind("--assume-unchanged"), r"1 uncommitted file \(one\)", "clincus/tip", "one"),
-    "skipped": (change_behind("--skip-worktree"), r"1 uncommitted file \(one\)", "clincus/tip", "one"),
-}
+# What agents leave; what is said of it; and, of a forced delete's bundle, a name and a file of its commit.
+LEFT = [
+    (stash, r"2 stashes \(WIP on main: \w+ Add two, WIP on main: \w+ Add two\)", "clincus/stash/2", "one"),
+    (commit_that_only_a_tag_has, r"1 commit \(\w+ Make released\)", "tags/v1", "released"),
+    (commit_with_a_name_of_its_own, r"1 commit \(\w+ Make wip\)", "wip/one", "wip"),
+    (work_tree, r"1 uncommitted file \(second/half\)", "clincus/worktree/1", "half"),
+    (work_tree_without_its_folder, r"1 commit \(\w+ Make more\)", "clincus/worktree/1", "more"),
+    (rich_nested, APP, "clincus/nested/1/worktree/1", "alone"),
+    (rebase_with_a_conflict, r"2 commits \(.*\), 1 uncommitted file \(one\) and 1 stash \(autostash\)",
+     "clincus/stash/1", "two"),
+    (change_behind_a_flag("--assume-unchanged"), r"1 uncommitted file \(one\)", "clincus/tip", "one"),
+    (change_behind_a_flag("--skip-worktree"), r"1 uncommitted file \(one\)", "clincus/tip", "one"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("way", list(HIDDEN))
-def test_work_that_git_status_does_not_show_is_refused_and_kept(box, tmp_path, way):
-    leave, words, name, file = HIDDEN[way]
-    box.make()
+@table("row", LEFT)
+def test_work_that_agents_leave_is_refused_to_a_delete_and_kept_by_a_forced_one(tmp_path, example, row):
+    leave, words, name, file = row
+    box = make_box(tmp_path, example).make()
     leave(box.folder)
-    with pytest.raises(clincus.UnsavedError, match=f"is kept: this host does not have {words}. To go on,"):
+    with pytest.raises(clincus.UnsavedError, match=f"this host does not have {words}. To go on,"):
         box.keep(box.session)
-    assert file in files_of(tmp_path, kept_refs(box, tmp_path)[name])
+    refs = kept_refs(box)
+    assert file in files_of(box, refs[name])
+    if leave is rich_nested:
+        names = ("main", "HEAD", "tags/v1", "notes/commits", "stash/1", "stash/2")
+        assert {f"clincus/nested/1/{name}" for name in names} <= refs.keys()
+        assert "app/main.py" in files_of(box, refs["clincus/tip"])
+    command = box.reports[-1].partition("In a repository: ")[2]
+    done = subprocess.run(command, shell=True, cwd=box.workspace, check=True, capture_output=True, text=True)
+    assert all(name in done.stdout for name in refs), "the command that is named fetches everything"
+    assert git(box.workspace, "branch", "--list") == "* main\n"
 
 
-def test_a_file_outside_of_a_sparse_checkout_is_no_work_of_the_agent(box):
+def test_what_the_project_has_is_no_work_of_the_agent(box, project):
+    commit_that_only_a_tag_has(project)
     box.make()
-    git(box.folder, "update-index", "--skip-worktree", "one")
+    git(box.folder, "update-index", "--skip-worktree", "one")  # a file outside of a sparse checkout
     (box.folder / "one").unlink()
     box.keep(box.session)
 
 
-def test_tags_of_the_project_itself_are_no_work_of_the_agent(box, project):
-    commit_that_only_a_tag_has(project)
-    box.make()
-    box.keep(box.session)
-
-
-def kept_refs(box: Box, tmp_path: Path) -> dict[str, str]:
+def kept_refs(box: Box) -> dict[str, str]:
     """What a forced delete keeps, by the names in the bundle, as it can be had back."""
-    box.saved_directory = lambda session: str(tmp_path / "sessions-claude" / "id")
     box.keep(box.session, saves=True, insists=True)
-    [bundle] = Path(box.saved_directory(box.session)).parent.glob("*.bundle")
-    back = tmp_path / "back"
-    subprocess.run(["git", "clone", "--quiet", "--no-checkout", str(box.workspace), str(back)], check=True)
+    [bundle] = box.saved.glob("*.bundle")
+    back = box.saved.parent / "back"
+    shutil.copytree(box.workspace, back)
     git(back, "fetch", "--quiet", str(bundle), "refs/*:refs/kept/*")
     lines = git(back, "for-each-ref", "--format=%(refname:lstrip=2) %(objectname)", "refs/kept").splitlines()
     return dict(line.split(" ") for line in lines)
 
 
-def files_of(tmp_path: Path, commit_id: str) -> set[str]:
-    return set(git(tmp_path / "back", "ls-tree", "-r", "--name-only", commit_id).splitlines())
+def files_of(box: Box, commit_id: str) -> set[str]:
+    return set(git(box.saved.parent / "back", "ls-tree", "-r", "--name-only", commit_id).splitlines())
 
 
-def test_a_forced_delete_keeps_stashes_tags_work_trees_and_repositories_within(box, tmp_path):
-    box.make()
-    for leave, _ in LEFT.values():
-        leave(box.folder)
-    refs = kept_refs(box, tmp_path)
-    assert {"clincus/tip", "clincus/stash/1", "clincus/stash/2", "tags/v1", "clincus/worktree/1"} <= refs.keys()
-    assert "app/main.py" in files_of(tmp_path, refs["clincus/tip"])
-    assert "half" in files_of(tmp_path, refs["clincus/worktree/1"])
-    inner = {name.rpartition("clincus/nested/1/")[2]: id for name, id in refs.items() if "/nested/" in name}
-    assert files_of(tmp_path, inner["main"]) == {"main.py"}
-
-
-def test_a_forced_delete_keeps_stashes_tags_notes_and_a_detached_head_of_a_repository_within(box, tmp_path):
-    box.make()
-    nested(box.folder)
-    git(box.folder / "app", "notes", "add", "--message", "a note")
-    stash(box.folder / "app")
-    git(box.folder / "app", "checkout", "--quiet", "--detach")
-    commit(box.folder / "app", "released")
-    git(box.folder / "app", "tag", "v1")
-    commit(box.folder / "app", "alone")
-    inner = {name for name in kept_refs(box, tmp_path) if "/nested/" in name}
-    place = "clincus/nested/1/"
-    assert {f"{place}{name}" for name in ("main", "HEAD", "tags/v1", "notes/commits", "stash/1", "stash/2")} <= inner
-
-
-def test_a_mirror_within_a_clone_is_kept_with_more_references_than_a_command_line_takes(box, tmp_path):
+def test_a_mirror_within_a_clone_is_kept_with_more_references_than_a_command_line_takes(box):
     box.make()
     nested(box.folder)
     head = git(box.folder / "app", "rev-parse", "HEAD").strip()
-    names = [f"refs/pull/{number:04}{'x' * 240}" for number in range(9000)]
+    names = [f"refs/pull/{number:04}{'x' * 240}" for number in range(1100)]
     (box.folder / "app/.git/packed-refs").write_text("".join(f"{head} {name}\n" for name in names))
-    box.settings["clone.size_limit"] = "64MiB"
-    kept = kept_refs(box, tmp_path)
+    box.front = ["prlimit", f"--stack={1 << 20}"]  # command lines of 256 KiB
+    kept = kept_refs(box)
     assert len([name for name in kept if name.startswith("clincus/nested/1/pull/")]) == len(names)
 
 
-def test_a_repository_that_the_agent_commits_as_a_gitlink_is_no_less_than_another(box, tmp_path):
+def test_a_repository_that_the_agent_commits_as_a_gitlink_is_no_less_than_another(box):
     """`git add --all` of a folder with a repository in it makes one, and a fetch brings nothing of its files."""
     box.make()
     nested(box.folder)
@@ -215,9 +181,9 @@ def test_a_repository_that_the_agent_commits_as_a_gitlink_is_no_less_than_anothe
     words = r"1 uncommitted file \(app/half\) and 1 repository within its clone \(app\)"
     with pytest.raises(clincus.UnsavedError, match=words):
         box.keep(box.session)
-    refs = kept_refs(box, tmp_path)
-    assert files_of(tmp_path, refs["clincus/nested/1/main"]) == {"main.py"}
-    assert files_of(tmp_path, refs["clincus/nested/1/uncommitted"]) == {"main.py", "half"}
+    refs = kept_refs(box)
+    assert files_of(box, refs["clincus/nested/1/main"]) == {"main.py"}
+    assert files_of(box, refs["clincus/nested/1/uncommitted"]) == {"main.py", "half"}
 
 
 def repositories_in(folder: Path, number: int) -> None:
@@ -226,40 +192,37 @@ def repositories_in(folder: Path, number: int) -> None:
         (folder / f"{count}/.git").mkdir(parents=True)
 
 
-def test_ignored_repositories_hide_no_other(box, tmp_path):
-    box.make()
-    (box.folder / ".git/info/exclude").write_text("/0cache/\n")
-    repositories_in(box.folder / "0cache", 201)
-    nested(box.folder)
-    words = r"1 uncommitted file \(app/main.py\) and 1 repository within its clone \(app\)"
-    with pytest.raises(clincus.UnsavedError, match=words):
-        box.keep(box.session)
-    refs = kept_refs(box, tmp_path)
-    assert files_of(tmp_path, refs["clincus/nested/1/main"]) == {"main.py"}
+@pytest.fixture
+def few(monkeypatch) -> int:
+    """So many repositories are looked into."""
+    real = clincus.packaged_text
+    assert "most=200 #" in real("guest/clone-snapshot.sh")
+    monkeypatch.setattr(clincus, "packaged_text", lambda path: real(path).replace("most=200 #", "most=3 #"))
+    return 3
 
 
-def test_a_clone_with_more_repositories_than_are_looked_into_is_unknown(box, tmp_path):
+def test_a_clone_with_more_repositories_than_are_looked_into_is_unknown(box, few):
     box.make()
     commit_id = box.commit()
-    repositories_in(box.folder / "0cache", 200)
+    repositories_in(box.folder / "0cache", few)
     assert clone.KEEPER.look(box, box.session)
     nested(box.folder)
-    with pytest.raises(clincus.ClincusError, match="more than 200 repositories are in the clone"):
-        clone.KEEPER.look(box, box.session)
-    with pytest.raises(clincus.ClincusError, match="more than 200 repositories are in the clone"):
-        box.fetch()
-    assert kept_refs(box, tmp_path)["heads/main"] == commit_id
+    for work in (lambda: clone.KEEPER.look(box, box.session), box.fetch):
+        with pytest.raises(clincus.ClincusError, match="more than 3 repositories are in the clone"):
+            work()
+    assert kept_refs(box)["heads/main"] == commit_id
 
 
-def test_a_repository_in_a_submodule_is_seen_beside_ignored_ones(box):
-    """Git then refuses to tell of many paths at once which it ignores."""
+def test_ignored_repositories_hide_no_other(box, few):
     box.make()
+    (box.folder / ".git/info/exclude").write_text("/0cache/\n")
+    repositories_in(box.folder / "0cache", few + 1)
     nested(box.folder)
+    with pytest.raises(clincus.UnsavedError, match=APP):
+        box.keep(box.session)
     git(box.folder, "add", "--all")
     git(box.folder, "commit", "--quiet", "--message", "Add the app")
-    nested(box.folder / "app")
-    (box.folder / ".git/info/exclude").write_text("/0cache/\n")
-    repositories_in(box.folder / "0cache", 3)
+    nested(box.folder / "app")  # git now refuses to tell of many paths at once which it ignores
     with pytest.raises(clincus.UnsavedError, match=r"repositories within its clone \(app, app/app\)"):
         box.keep(box.session)
 
@@ -287,18 +250,6 @@ def test_a_work_tree_whose_state_cannot_be_taken_is_unknown(box):
     assert box.fetch().head == commit_id, "which needs no other work tree"
 
 
-def test_the_command_that_is_named_for_a_bundle_fetches_everything_in_it(box, tmp_path):
-    box.make()
-    for leave, _ in LEFT.values():
-        leave(box.folder)
-    names = kept_refs(box, tmp_path)
-    command = box.reports[-1].partition("In a repository: ")[2]
-    done = subprocess.run(command, shell=True, cwd=box.workspace, check=True, capture_output=True, text=True)
-    for name in names:
-        assert name in done.stdout
-    assert git(box.workspace, "branch", "--list") == "* main\n"
-
-
 def test_names_of_an_agent_are_printable_few_and_short(box):
     box.make()
     for number in range(25):
@@ -312,14 +263,33 @@ def test_a_fetch_brings_the_files_of_a_repository_within(box):
     box.make()
     nested(box.folder)
     moved = box.fetch()
-    names = git(box.workspace, "ls-tree", "-r", "--name-only", moved.head).splitlines()
-    assert "app/main.py" in names
+    assert "app/main.py" in git(box.workspace, "ls-tree", "-r", "--name-only", moved.head).splitlines()
     assert moved.gitlinks == ()
 
 
-def empty_repository(folder: Path) -> None:
-    (folder / "sub").mkdir()
-    git(folder / "sub", "init", "--quiet")
+# -- What only root can read, and what git cannot take
+
+
+@pytest.fixture
+def user_box(box) -> Iterator[Box]:
+    """A clone, in which the guest's programs run as a user whom permissions bind, as the code user is.
+
+    All in it belongs to him, but for what is named `data`.
+    """
+    with tempfile.TemporaryDirectory() as place:  # pytest closes its own folders to other users
+        Path(place).chmod(0o755)
+        box.folder = Path(place) / "box"
+        box.make()
+        if os.geteuid() == 0:
+            box.before_exec = lambda: give_to_user(box.folder)
+            box.front = ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups"]
+        yield box
+
+
+def give_to_user(folder: Path) -> None:
+    for path in [folder, *folder.rglob("*")]:
+        if path.name != "data":
+            os.chown(path, 1000, 1000, follow_symlinks=False)
 
 
 def unreadable_file(folder: Path) -> None:
@@ -328,127 +298,20 @@ def unreadable_file(folder: Path) -> None:
     (folder / "data").chmod(0)
 
 
-@pytest.fixture
-def user_box(box, monkeypatch) -> Iterator[Box]:
-    """A clone, in which the guest's programs run as a user whom permissions bind, as the code user is."""
-    with tempfile.TemporaryDirectory() as place:  # pytest closes its own folders to other users
-        Path(place).chmod(0o755)
-        box.folder = Path(place) / "box"
-        box.make()
-        if os.geteuid() == 0:
-            run_as_user(monkeypatch)
-        yield box
-
-
-def run_as_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Box.exec
-
-    def exec_as_user(self: Box, id: str, command: list[str], stdin: Any = b"") -> clincus.Completed:
-        for path in [self.folder, *self.folder.rglob("*")]:
-            if path.name != "data":
-                os.chown(path, 1000, 1000, follow_symlinks=False)
-        return real(self, id, ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", *command], stdin)
-
-    monkeypatch.setattr(Box, "exec", exec_as_user)
-
-
-def test_files_that_only_root_can_read_are_kept_beside_the_bundle(user_box, tmp_path):
+def test_files_that_only_root_can_read_are_kept_beside_the_bundle(user_box):
     box = user_box
-    box.commit()
+    commit_id = box.commit()
+    (box.folder / ".git/info/exclude").write_text("da*\n!data\n")
     unreadable_file(box.folder)
-    with pytest.raises(clincus.UnsavedError, match=r"1 file that only root can read \(data\)"):
+    with pytest.raises(clincus.UnsavedError, match=r"1 commit .*1 file that only root can read \(data\)"):
         box.keep(box.session)
-    box.saved_directory = lambda session: str(tmp_path / "sessions-claude" / "id")
-    bundle, files = box.keep(box.session, saves=True)
-    assert bundle.endswith(".bundle")
+    _, files = box.keep(box.session, saves=True)
     with tarfile.open(files) as archive:
         assert archive.extractfile("data").read() == b"of root\n"
-
-
-def test_a_file_of_root_that_is_taken_in_again_after_a_pattern_is_kept(user_box):
-    (user_box.folder / ".git/info/exclude").write_text("da*\n!data\n")
-    unreadable_file(user_box.folder)
-    with pytest.raises(clincus.UnsavedError, match=r"1 file that only root can read \(data\)"):
-        user_box.keep(user_box.session)
-
-
-@pytest.mark.parametrize("leave", [empty_repository, unreadable_file])
-def test_one_odd_file_costs_no_commit(user_box, tmp_path, leave):
-    box = user_box
-    commit_id = box.commit()
-    leave(box.folder)
-    with pytest.raises(clincus.ClincusError, match="1 commit"):
-        box.keep(box.session)
-    assert kept_refs(box, tmp_path)["heads/main"] == commit_id
+    for bundle in box.saved.glob("*.bundle"):
+        bundle.unlink()
+    assert kept_refs(box)["heads/main"] == commit_id
     assert box.fetch().head == commit_id
-
-
-def test_a_repository_of_root_within_a_clone_is_kept_as_any_other(user_box, tmp_path):
-    """As `sudo git clone` makes it. Git reads none of another user's, unless it is told to."""
-    box = user_box
-    nested(box.folder)
-    (box.folder / "app").rename(box.folder / "data")  # run_as_user leaves it to root
-    (box.folder / "data/half").write_text("done\n")
-    found = clone.KEEPER.look(box, box.session)
-    assert (found["nested"].names, found["uncommitted"].names) == (("data",), ("data/half", "data/main.py"))
-    refs = kept_refs(box, tmp_path)
-    assert files_of(tmp_path, refs["clincus/nested/1/main"]) == {"main.py"}
-    assert {"data/half", "data/main.py"} <= files_of(tmp_path, refs["clincus/tip"])
-
-
-def test_the_files_of_a_repository_that_git_cannot_read_are_kept(box, tmp_path):
-    box.make()
-    nested(box.folder)
-    (box.folder / "app/.git/index").write_text("no index")
-    refs = kept_refs(box, tmp_path)
-    assert "app/main.py" in files_of(tmp_path, refs["clincus/tip"])
-
-
-def test_a_clone_whose_state_cannot_be_taken_keeps_its_commits(box, tmp_path, monkeypatch):
-    """As on a full disk, where git cannot write a tree."""
-    box.make()
-    commit_id = box.commit()
-    (box.folder / ".git/index").write_text("no index")
-    assert kept_refs(box, tmp_path)["heads/main"] == commit_id
-    assert any("what was uncommitted in its clone is lost" in report for report in box.reports)
-
-
-def huge_file(folder: Path) -> None:
-    (folder / "large").write_bytes(os.urandom(1 << 20))
-
-
-def broken_repository(folder: Path) -> None:
-    """A repository within the clone that lacks an object."""
-    nested(folder)
-    [blob] = git(folder / "app", "rev-parse", "HEAD:main.py").split()
-    (folder / "app/.git/objects" / blob[:2] / blob[2:]).unlink()
-
-
-@pytest.mark.parametrize("leave", [huge_file, broken_repository])
-def test_work_that_cannot_be_kept_is_refused_and_costs_no_commit_of_a_forced_delete(box, tmp_path, leave):
-    box.make()
-    commit_id = box.commit()
-    leave(box.folder)
-    if leave is huge_file:
-        box.settings["clone.size_limit"] = "64KiB"
-    box.saved_directory = lambda session: str(tmp_path / "sessions-claude" / "id")
-    with pytest.raises(clincus.UnsavedError, match="not all of it can be copied"):
-        box.keep(box.session, saves=True)
-    assert kept_refs(box, tmp_path)["heads/main"] == commit_id
-    assert any("is lost: " in report for report in box.reports)
-
-
-def test_a_forced_delete_keeps_the_commits_of_a_clone_on_a_disk_that_takes_nothing(user_box, tmp_path):
-    box = user_box
-    commit_id = box.commit()
-    stash(box.folder)
-    newest = git(box.folder, "rev-parse", "refs/stash").strip()
-    (box.folder / "more").write_text("more\n")
-    for folder, _, _ in os.walk(box.folder / ".git"):
-        os.chmod(folder, 0o500)
-    refs = kept_refs(box, tmp_path)
-    assert refs["heads/main"] == commit_id
-    assert refs["stash"] == newest
 
 
 def test_an_unreadable_file_hides_no_other_that_git_cannot_take(user_box):
@@ -456,14 +319,91 @@ def test_an_unreadable_file_hides_no_other_that_git_cannot_take(user_box):
     box = user_box
     unreadable_file(box.folder)
     (box.folder / "one").write_text("changed\n")
-    (box.folder / ".git/objects").chmod(0o500)
-    for folder in (box.folder / ".git/objects").iterdir():
-        folder.chmod(0o500)
+    close_folders(box.folder / ".git/objects")
     with pytest.raises(clincus.ClincusError):
         clone.KEEPER.look(box, box.session)
 
 
-@table(("name", "text"), [("head", "exec head -c 3"), ("xargs", "kill -9 $$"), ("xargs", "head -c 4; exit 1")])
+def close_folders(top: Path) -> None:
+    for folder, _, _ in os.walk(top):
+        os.chmod(folder, 0o500)
+
+
+def test_a_repository_of_root_within_a_clone_is_kept_as_any_other(user_box):
+    """As `sudo git clone` makes it. Git reads none of another user's, unless it is told to."""
+    box = user_box
+    nested(box.folder)
+    (box.folder / "app").rename(box.folder / "data")
+    (box.folder / "data/half").write_text("done\n")
+    found = clone.KEEPER.look(box, box.session)
+    assert (found["nested"].names, found["uncommitted"].names) == (("data",), ("data/half", "data/main.py"))
+    refs = kept_refs(box)
+    assert files_of(box, refs["clincus/nested/1/main"]) == {"main.py"}
+    assert {"data/half", "data/main.py"} <= files_of(box, refs["clincus/tip"])
+
+
+def test_a_forced_delete_keeps_the_commits_of_a_clone_on_a_disk_that_takes_nothing(user_box):
+    box = user_box
+    commit_id = box.commit()
+    stash(box.folder)
+    newest = git(box.folder, "rev-parse", "refs/stash").strip()
+    (box.folder / "more").write_text("more\n")
+    close_folders(box.folder / ".git")
+    refs = kept_refs(box)
+    assert (refs["heads/main"], refs["stash"]) == (commit_id, newest)
+
+
+def empty_repository(box: Box) -> None:
+    git(box.folder, "init", "--quiet", "sub")
+
+
+def nested_without_an_index(box: Box) -> None:
+    nested(box.folder)
+    (box.folder / "app/.git/index").write_text("no index")
+
+
+def index_lost(box: Box) -> None:
+    """As on a full disk, where git cannot write a tree."""
+    (box.folder / ".git/index").write_text("no index")
+
+
+def huge_file(box: Box) -> None:
+    (box.folder / "large").write_bytes(os.urandom(1 << 20))
+    box.settings["clone.size_limit"] = "64KiB"
+
+
+def broken_repository(box: Box) -> None:
+    """A repository within the clone that lacks an object."""
+    nested(box.folder)
+    [blob] = git(box.folder / "app", "rev-parse", "HEAD:main.py").split()
+    (box.folder / "app/.git/objects" / blob[:2] / blob[2:]).unlink()
+
+
+@table(
+    ("spoil", "is_lost"),
+    [
+        (empty_repository, False),
+        (nested_without_an_index, False),
+        (index_lost, True),
+        (huge_file, True),
+        (broken_repository, True),
+    ],
+)
+def test_work_that_cannot_be_kept_costs_no_commit_of_a_forced_delete(tmp_path, example, spoil, is_lost):
+    box = make_box(tmp_path, example).make()
+    commit_id = box.commit()
+    spoil(box)
+    with contextlib.nullcontext() if not is_lost else pytest.raises(clincus.ClincusError, match="not all"):
+        box.keep(box.session, saves=True)
+    shutil.rmtree(box.saved, ignore_errors=True)
+    refs = kept_refs(box)
+    assert refs["heads/main"] == commit_id
+    assert any("is lost: " in report for report in box.reports) == is_lost
+    if spoil is nested_without_an_index:
+        assert "app/main.py" in files_of(box, refs["clincus/tip"])
+
+
+@table(("name", "text"), [("head", "exec head -c 3"), ("xargs", "kill -9 $$")])
 def test_half_of_the_list_of_the_files_to_keep_is_a_failure(tmp_path, monkeypatch, name, text):
     for one in ("one", "two"):
         (tmp_path / one).write_text(f"{one}\n")
