@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -117,7 +117,6 @@ SHELL = ["{} has ended (exit code {}). This is a shell in its container.", "code
 SEEN_WITHIN = 3.0  # seconds after which a look has seen that the tool works
 NOTICED_WITHIN = 6.0  # seconds after which a server that can reach an engine again has looked at its sessions
 FATES = ("late", "lost", "twice")  # of a hook
-AWAY = ("freeze", "thaw", "cut", "reach")  # what happens to the container or to its engine, whatever the tool does
 
 
 def time_text(at: float) -> str:
@@ -143,7 +142,6 @@ class World:
     home: Path
     tool: str = "claude"
     skew: float = 0.0  # seconds by which the container's clock is ahead
-    shell: str = "bash"  # in which a person may start the tool again; no other one tells how that has ended
     now: float = NOON
     set_by: float = 0.0  # seconds by which the server's clock was set
     calls: list[tuple[float, str]] = field(default_factory=list)
@@ -151,7 +149,6 @@ class World:
     needs: list[Need] = field(default_factory=list)
     truth: str = "idle"  # what the tool does
     hangs: bool = False  # it says that it works, and nothing moves
-    builds: bool = False  # it works, and nothing moves but the time of the CPU
     faults: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -159,14 +156,12 @@ class World:
         self._order = 0
         self._looks = LOOKS[self.tool]
         self._events, self._inode, self._screen, self._drawn = b"", 5, [*self._looks.rests], NOON
-        self._old_events, self._old_inode = b"", 0  # of the file of events before that
         self._began = NOON  # the run of the container
         self._session = SESSION._replace(tool=self.tool, run=time_text(NOON))
         self._run, self._code, self._again = NOON, "", "0"
         # Of a tool that a person has started again: the exit code; when it ended; whether a look has seen that it ran,
         # without which nobody knows of its end; and what a look is told of the last run that was seen.
         self._left, self._again_at, self._is_again_known, self._kept = "", NOON, False, ("0", "")
-        self._built, self._build_at = 0.0, NOON  # seconds of CPU of builds that have ended; when the last one began
         self._armed = False
         self._how: list[str] = []  # of the next hook: late, lost, twice
         self._number, self._id, self._begun = 0, 0, NOON
@@ -269,12 +264,10 @@ class World:
         _, mark, inode, offset, _, arm = words
         self._armed = self._armed or arm == "1"
         begin = int(offset) if int(inode) == self._inode and int(offset) <= len(self._events) else 0
-        is_behind = int(inode) == self._old_inode and int(offset) <= len(self._old_events)
-        rest = self._old_events[int(offset) :] if is_behind else b""
         self._is_again_known = self._is_again_known or self._again == "1"
         self._looked = self.now
         there = self.now + self.skew
-        is_drawing = self.truth == "working" and not self.hangs and not self.builds
+        is_drawing = self.truth == "working" and not self.hangs
         self._drawn = max(self._drawn, there - there % 10 if is_drawing else 0.0)
         facts = {
             "events": f"{self._inode}:{begin}",
@@ -282,11 +275,10 @@ class World:
             "code": self._code,
             "rings": 1,
             "now": f"{there:.3f}",
-            "cpu": int((self._built + (self.now - self._build_at if self.builds else 0.0)) * 1000),
+            "cpu": 0,
             "again": self._again,
             "left": self._left,
             "stopping": 0,
-            "more": len(rest) + 1 if is_behind else 0,
             "sum": hash(tuple(self._screen)),
             "below": self._looks.below if self._looks.rests[-2] in self._screen else "",
             "screen": int(self._drawn),
@@ -295,7 +287,7 @@ class World:
         }
         head = " ".join(f"{name}={value}" for name, value in facts.items())
         screen = "\n".join(self._screen)
-        return f"{head}\ntitle\n{mark}\n{screen}\n{mark}\n".encode() + rest + self._events[begin:]
+        return f"{head}\ntitle\n{mark}\n{screen}\n{mark}\n".encode() + self._events[begin:]
 
     def _later(self, seconds: float, work: Callable[[], None]) -> None:
         self._order += 1
@@ -305,7 +297,7 @@ class World:
         """Let time pass, and do what becomes due."""
         end = self.now + seconds
         while True:
-            due = [(at, order, work) for at, order, work in self._plan]
+            due = [*self._plan]
             looks = self.watch._due.get(SESSION.id)
             jobs = [job.due for job in self.notifier.agenda._jobs.values()]
             due += [(looks + NOON, -1, functools.partial(self.watch.work, ""))] if looks is not None else []
@@ -325,16 +317,18 @@ class World:
         how, self._how = self._how, []
         if "lost" in how:
             return
-        is_own = self.tool == "claude"
-        told = [(name, data)] if is_own else TOLD.get(self.tool, {}).get(name, [])["first-lost" in how :]
-        for own_name, words in told:
-            # Copilot CLI numbers no turn.
-            more = {key: value for key, value in data.items() if key != "prompt_id"} if own_name == name else {}
-            event = {**more, **words}
-            for _ in range(1 + ("twice" in how)):
-                self._later(
-                    8.0 if "late" in how else 0.05, functools.partial(self._tell, own_name, data if is_own else event)
-                )
+        delay, times = 8.0 if "late" in how else 0.05, 1 + ("twice" in how)
+        for event in self._events_of(name, data):
+            for _ in range(times):
+                self._later(delay, functools.partial(self._tell, *event))
+
+    def _events_of(self, name: str, data: dict[str, object]) -> list[tuple[str, dict[str, object]]]:
+        """What the tool tells in the place of an event of Claude Code. Copilot CLI numbers no turn."""
+        if self.tool == "claude":
+            return [(name, data)]
+        plain = {key: value for key, value in data.items() if key != "prompt_id"}
+        told = TOLD.get(self.tool, {}).get(name, [])
+        return [(own, {**plain, **words} if own == name else words) for own, words in told]
 
     def _tell_if(self, name: str) -> None:
         """A hook of another tool runs where Claude Code has none."""
@@ -396,10 +390,6 @@ class World:
     def lost(self) -> None:
         """The next hook never comes."""
         self._how.append("lost")
-
-    def first_lost(self) -> None:
-        """The first one of several reports of the next thing never comes."""
-        self._how.append("first-lost")
 
     def twice(self) -> None:
         """The next hook comes twice."""
@@ -505,10 +495,6 @@ class World:
         self.truth, self._held_at = "interrupted", self.now
         self.draw(*self._last, BORDER, f"❯ prompt {self._number}", *self._looks.rests[2:])
 
-    def delete(self) -> None:
-        """A person deletes what stands in the input."""
-        self.draw(*self._last, *self._looks.rests)
-
     def clear(self) -> None:
         """A person lets it forget the conversation."""
         self._over()
@@ -521,10 +507,6 @@ class World:
         if self.watch.decision(self._session).agent.state in ("waiting", "done", "failed", "stuck", "ended"):
             self._over()
             self.watch.see(self._session)
-
-    def type_half(self) -> None:
-        """A person types something, and sends it not."""
-        self.draw("● end", *self._looks.over, BORDER, "❯ and then", *self._looks.rests[2:])
 
     def type_amid(self) -> None:
         """A person types something while it works, and sends it not."""
@@ -553,15 +535,6 @@ class World:
         self.hangs = False
         self.draw("● more", *self._looks.works)
 
-    def build(self) -> None:
-        """It runs a build, which writes nothing for long."""
-        self.builds, self._build_at, self._drawn = True, self.now, self.now + self.skew
-
-    def built(self) -> None:
-        """The build has ended."""
-        self.builds, self._built = False, self._built + self.now - self._build_at
-        self.draw("● built", *self._looks.works)
-
     def crash(self) -> None:
         """The tool is killed, but not while it starts: a person who has just started it is there."""
         self.wait(max(0.0, self._ready_at + SEEN_WITHIN - self.now))
@@ -577,9 +550,9 @@ class World:
             if not self._is_again_known:  # for the server, that person never came
                 for need in self._left_behind:
                     need.end = need.hidden = float("inf")
-            words = SHELL if self._is_again_known and self.shell == "bash" else SHELL[-1:]
+            words = SHELL if self._is_again_known else SHELL[-1:]
             if self._is_again_known:
-                self._kept = "2", code if self.shell == "bash" else ""
+                self._kept = "2", code
                 self._again_at = self.now
             self._again, self._left = self._kept
             self.draw(*screen, *(line.format(self.tool, code) for line in words))
@@ -598,10 +571,6 @@ class World:
         self.hook("SessionStart", source="startup")
         self._starts()
 
-    def ring(self) -> None:
-        """Something rings."""
-        self._ring()
-
     def restart(self) -> None:
         """The server is started again."""
         self.serve()
@@ -617,7 +586,7 @@ class World:
     def resume(self) -> None:
         """A person resumes it: another run, with the conversation."""
         self.truth, self._began = "idle", self.now
-        self._events, self._inode, self._old_inode, self._code, self._again = b"", self._inode + 1, 0, "", "0"
+        self._events, self._inode, self._code, self._again = b"", self._inode + 1, "", "0"
         self._run, self._screen, self._armed = self.now, [], False
         self._becomes("started", status="running", run=time_text(self._began))
         self.hook("SessionStart", source="resume")
@@ -638,7 +607,6 @@ class World:
         """A person lets it go on."""
         passed, self._frozen_at = self.now - self._frozen_at, 0.0
         self._plan += [(at + passed, order, work) for at, order, work in self._frozen]
-        self._build_at += passed
         self._begun += passed
         self._ready_at += passed
         for need in self.needs:
@@ -658,30 +626,19 @@ class World:
         self._cut_at = 0.0
         self._becomes("changed", unreachable_since="")
 
-    def fill(self) -> None:
-        """The file of events is full: a hook begins a new one."""
-        self._old_events, self._old_inode = self._events, self._inode
-        self._events, self._inode = b"", self._inode + 1
-
     def set_back(self) -> None:
         """The server's clock is set back by an hour."""
         self.set_by -= 3600
 
-    def set_forward(self) -> None:
-        """The server's clock is set by an hour."""
-        self.set_by += 3600
-
     # -- The end
 
-    def play(self, script: str, possible: Mapping[str, Collection[str]] | None = None) -> World:
-        """Play a story: verbs, and numbers of seconds. Left out is what is not `possible` by what the tool does."""
+    def play(self, script: str) -> World:
+        """Play a story: verbs, and numbers of seconds."""
         for word in script.split():
             if word.replace(".", "").isdigit():
                 self.wait(float(word))
-            elif word in (*FATES, *AWAY) or possible is None or word in possible[self.truth]:
-                getattr(self, word.replace("-", "_"))()
             else:
-                self._how = []
+                getattr(self, word.replace("-", "_"))()
         return self
 
     def wrong(self) -> list[str]:

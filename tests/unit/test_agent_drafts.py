@@ -22,18 +22,8 @@ def opencode(*lines: str) -> str:
 
 
 def gemini(*lines: str) -> str:
-    rows = (
-        "\x1b[97m > say hi",
-        "✦ hi",
-        "─" * 40,
-        " YOLO Ctrl+Y",
-        "",
-        *lines,
-        "",
-        " workspace (/directory)",
-        " /workspace",
-    )
-    return "\n".join(rows)
+    head = ("\x1b[97m > say hi", "✦ hi", "─" * 40, " YOLO Ctrl+Y", "")
+    return "\n".join((*head, *lines, "", " workspace (/directory)", " /workspace"))
 
 
 def codex(*lines: str) -> str:
@@ -44,26 +34,20 @@ def codex(*lines: str) -> str:
 # 0.86.2. The placeholders of Claude Code that are not of an error are its own words in the same colours.
 SCREENS = {
     "an empty input": ("claude", claude("\x1b[39m❯\xa0\x1b[7m \x1b[0m"), ""),
-    "an empty input while it works": ("claude", claude("\x1b[2m❯\xa0\x1b[0;7m \x1b[0m"), ""),
     "a text": ("claude", claude("\x1b[39m❯\xa0half a text\x1b[7m \x1b[0m"), "half a text"),
-    "a text with the cursor at its begin": ("claude", claude("❯\xa0\x1b[7mh\x1b[0malf a text"), "half a text"),
     "a text of lines": ("claude", claude("❯\xa0one", "  two", "  three\x1b[7m \x1b[0m"), "one\n  two\n  three"),
-    "a placeholder": ("claude", claude('❯\xa0\x1b[7mT\x1b[0m\x1b[2mry "fix lint errors"\x1b[0m'), ""),
     "a placeholder, all dim": ("claude", claude("❯\xa0\x1b[2;7mO\x1b[0;2mnce fixed, resend\x1b[0m"), ""),
     "a command of a shell": ("claude", claude("\x1b[95m!\xa0\x1b[7m \x1b[0m"), "!"),
     "a dialog": ("claude", "\n".join((BORDER, "Which colour?", "❯ 1. Red", "  2. Green", "Enter to select")), None),
-    "colours of their own": ("copilot", claude("\x1b[38;2;2;2;2m❯ half\x1b[38;5;2m a text\x1b[0m"), "half a text"),
     "opencode's placeholder": ("opencode", opencode('\x1b[38;2;128;128;128mAsk anything… "What is this?"'), ""),
     "opencode's text beside its sidebar": ("opencode", opencode("half a text" + 40 * " " + "Context"), "half a text"),
     "opencode's text": ("opencode", opencode("half a text", "second"), "half a text\nsecond"),
-    "opencode's empty input": ("opencode", opencode(""), ""),
     "Gemini's placeholder": (
         "gemini",
         gemini(" \x1b[97m* \x1b[7m \x1b[0m\x1b[37m Type your message or @path/to/file"),
         "",
     ),
     "Gemini's text": ("gemini", gemini(" * half a text", "   second"), "half a text\n   second"),
-    "Gemini's command of a shell": ("gemini", gemini(" ! ls"), None),
     "Codex's placeholder": ("codex", codex("\x1b[1m›\x1b[0m \x1b[2mAsk Codex to do anything\x1b[0m"), ""),
     "Codex's text": ("codex", codex("\x1b[1m›\x1b[0m half a text", "  second"), "half a text\n  second"),
     "Codex's question, which looks like more lines of the prompt above it": (
@@ -85,17 +69,12 @@ def test_what_stands_in_the_input_is_read_without_placeholders(tool, screen, exp
 @table(
     ("draft", "text", "expected"),
     [
-        ("run the tests", "run the tests", True),
         ("run the\n  tests", "run the tests", True),
-        ("[Pasted text #1 +3 lines]", "run\nthe\ntests\n", True),
         ("[Pasted text #1 +230 lines] the end", "run\nthe\ntests\nthe end", True),
         ("the tests", "run the tests", True),  # the box is too low for the whole of it
-        ("漢字", "漢字", True),
         ("漢", "漢字 and more", True),
         ("漢字", "漢 and more", False),
-        ("漢字", "run the tests", False),
         ("???", "run the tests", False),
-        ("", "run the tests", False),
         ("xrun the tests", "run the tests", False),
         ("run the testsrun the tests", "run the tests", False),
         ("run [Pasted text #1 +3 lines]x", "run\nthe\ntests\n", False),
@@ -116,11 +95,5 @@ def test_the_whole_of_a_text_is_the_same_text(draft, text, expected):
 def test_a_hostile_screen_holds_nobody_up():
     """This ends, as it can only if each pattern has one way through a screen."""
     for tool in drafts.INPUTS:
-        for lines in (
-            "  ┃ \n" * 4000,
-            "❯ \n" * 4000,
-            "› a\n  b\n" * 4000,
-            "─" * 60000,
-            "\x1b[2m" * 20000 + "┃ · " * 9000,
-        ):
+        for lines in ("  ┃ \n" * 4000, "❯ \n" * 4000, "› a\n  b\n" * 4000, "─" * 60000, "\x1b[2m" * 20000):
             drafts.draft_of(tool, RULES[tool].layout, lines)

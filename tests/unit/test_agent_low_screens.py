@@ -38,43 +38,10 @@ FORMS = {
         "Which colour do you want?",
         (),
     ),
-    "a field that is required": (
-        [
-            *FORM[:3],
-            "  ❯ ⚠ Name: Type something…",
-            "        This field is required",
-            FORM[4],
-            f"{HINT} · Backspace to unset",
-        ],
-        "Which colour do you want?",
-        (),
-    ),
-    "a mark at a choice": (
-        [*FORM[:3], "    ✔ Colour: Green", "  ❯ Accept    Decline", HINT],
-        "Which colour do you want?",
-        CHOICES,
-    ),
-    "a mark at the other choice": (
-        [*FORM[:3], "    ✔ Colour: Green", "    Accept  ❯ Decline", HINT],
-        "Which colour do you want?",
-        CHOICES,
-    ),
     "no fields": (CONFIRM, "Please confirm the release", CHOICES),
     "a narrow screen": (
         [*NARROW_HEAD, "  Which colour do you", "  want?", *FORM[3:], *NARROW_HINT],
         "Which colour do you want?",
-        (),
-    ),
-    "a low screen": (
-        [
-            "  Tell me about the",
-            "  release",
-            "  ❯ * Name: Type something…",
-            "      count: not set",
-            "    ↓ 2 more",
-            *FORM_BELOW,
-        ],
-        "Tell me about the release",
         (),
     ),
     "a low screen amid the fields": (
@@ -85,11 +52,6 @@ FORMS = {
     "a low screen, and a mark at a choice": (
         ["    ✔ sure: ☒", "    Accept  ❯ Decline", " ↑ 6 more lines", HINT],
         None,
-        CHOICES,
-    ),
-    "a link": (
-        [WIDE, "  MCP server “forms” wants to open a URL", *LINK, "  ❯ Accept    Decline", SWITCH],
-        " ".join(map(str.strip, LINK)),
         CHOICES,
     ),
     "a link that is open": (
@@ -109,11 +71,6 @@ FORMS = {
         " ".join(map(str.strip, LINK)),
         (),
     ),
-    "a message like a permission": (
-        [WIDE, HEAD, "  Do you want to proceed?", "  1. Yes", "  2. No", *FORM[3:], f"{HINT} · Backspace to unset"],
-        "Do you want to proceed? 1. Yes 2. No",
-        (),
-    ),
 }
 
 
@@ -122,13 +79,9 @@ def test_a_form_of_an_mcp_server_waits_with_the_choices_that_can_be_taken_now(li
     agent = decide(states.facts(lines)).agent
     assert (agent.state, agent.reason, agent.options) == ("waiting", "question", options)
     assert agent.text == text or text is None
-
-
-@table(("lines", "text", "options"), FORMS.values(), ids=FORMS.keys())
-def test_a_form_is_told_with_the_text_of_its_hook(lines, text, options):
     elicited = ("Elicitation", {"message": "Tell me", "requested_schema": {}})
     agent = decide(states.facts(lines, said=states.hooks(states.PROMPT, elicited))).agent
-    assert (agent.state, agent.text, agent.options) == ("waiting", "Tell me", options)
+    assert (agent.state, agent.text, agent.options) == ("waiting", "Tell me", options), "the text is that of the hook"
 
 
 class Form(Tool):
@@ -150,7 +103,13 @@ class Form(Tool):
             self._answered(self.labels[self.marked])
 
 
-@table(("marked", "option", "pressed"), [(0, 1, []), (0, 2, ["Right"]), (1, 1, ["Left"]), (1, 2, [])])
+@table(
+    ("marked", "option", "pressed"),
+    [
+        (0, 1, []),
+        (0, 2, ["Right"]),
+    ],
+)
 def test_a_choice_of_a_form_is_taken_once_the_mark_is_at_it(monkeypatch, marked, option, pressed):
     form = Form(use_clock(monkeypatch), hooks=False)
     form.asks("Please confirm the release", *CHOICES)
@@ -190,7 +149,6 @@ LOW_QUESTION = [
 ]
 LOW = {
     "plan": (LOW_PLAN, "plan", ("Yes, and switch to", "Yes, manually approve", "Tell Claude what to")),
-    "permission": (LOW_PERMISSION, "permission", ("Yes", "Yes, and always allow")),
     "permission in 30 columns": (
         [*LOW_PERMISSION[:-1], " Esc to cancel · Tab to", " amend"],
         "permission",
@@ -231,8 +189,6 @@ def test_an_option_below_the_end_of_a_low_screen_can_be_chosen(monkeypatch):
 STATUS = {
     "choices below a border": ["─" * 40, "❯ 1. Yes", "2. No"],
     "a permission": [WIDE, " Do you want to proceed?", " ❯ 1. Yes", "   2. No", " Esc to cancel"],
-    "a permission at the left": [WIDE, "Do you want to proceed?", "❯ 1. Yes", "2. No", "Esc to cancel"],
-    "a form": CONFIRM,
     "a question": states.QUESTION[1:],
 }
 OWN_LINES = ["  ⏵⏵ bypass permissions on (shift+tab to cycle)", "  ⏸ manual mode on", "  ? for shortcuts"]
@@ -255,11 +211,8 @@ def test_a_dialog_whose_subject_has_a_line_of_the_footer_is_a_dialog(own):
     assert states.answer(states.facts(asked)) == ("waiting", "permission")
 
 
-def test_the_mark_of_choices_in_one_line_is_read():
+def test_the_mark_of_choices_in_one_line_or_beside_an_arrow_is_read():
     assert across_menu("Accept  ❯ Decline") == Menu(CHOICES, 1, keys=("Left", "Right"), is_marked=True)
     assert across_menu("❯ Accept    Decline").steps_to(1) == ("Right", "Enter")
-
-
-def test_an_arrow_beside_a_choice_is_not_its_mark():
     menu = read_menu(["❯ 1. Red", "↓ 2. Green"])
     assert (menu.labels, menu.chosen) == (("Red", "Green"), 0)

@@ -32,23 +32,9 @@ SCREENS = {
     "numbers": (NUMBERED, ("Red", "Green"), 1, 2),
     "numbers in a frame": (FRAMED, ("Yes", "No"), 0, 2),
     "numbers amid a description": (TICKS, ("[ ] Red", "[ ] Green", "[ ] Type something"), 0, 2),
-    "a number in a description": (
-        [*TICKS[:3], "     2. No", *TICKS[5:]],
-        ("[ ] Red", "[ ] Green", "[ ] Type something"),
-        0,
-        2,
-    ),
-    "numbers below the last choice": (
-        [*TICKS[:2], *TICKS[2:3], *TICKS[5:6], "     1. Yes", "     2. No"],
-        ("[ ] Red", "[ ] Green"),
-        0,
-        2,
-    ),
     "numbers in a command to the left": (["1. rm", "2. cp", "  ❯ 1. Yes", "    2. No"], ("Yes", "No"), 0, 2),
-    "numbers with a mark to the left": (["❯1. rm", " 2. cp", "  ❯ 1. Yes", "    2. No"], ("Yes", "No"), 0, 2),
     "numbers that a narrow screen moves": (NARROW, ("Yes", "Yes, and don't ask again for `touch`", "No (Esc)"), 0, 2),
     "a mark that moves the number": (["1. Yes", "> 2. No"], ("Yes", "No"), 1, 0),
-    "a mark that moves the first number": (["> 1. Yes", "2. No"], ("Yes", "No"), 0, 0),
     "a mark": (MARKED, ("No, exit", "Yes, I trust this folder"), 0, 2),
     "a mark amid descriptions": (DESCRIBED, ("Red", "Green", "Blue"), 1, 2),
     "a mark below an answer that is a list": (
@@ -59,7 +45,6 @@ SCREENS = {
     ),
     "a label that may go on in the next line": (WRAPPED, (), 0, None),
     "a single line with a mark": (["❯ hello", "● hello"], (), 0, None),
-    "nothing": ([], (), 0, None),
 }
 
 

@@ -15,6 +15,7 @@ from tests.table import table
 
 NOON = 1_800_000_000.0
 NOTHING = Said()
+BROKEN_OFF = ("idle", "interrupted")
 RULE = "─" * 40
 BOX = [RULE, "❯", RULE, "  ⏵⏵ bypass permissions on (shift+tab to cycle)      19 tokens"]
 BUSY = [RULE, "❯", RULE, "  ⏵⏵ bypass permissions on (shift+tab to cycle) · esc to interrupt      19 tokens"]
@@ -61,11 +62,6 @@ LIMIT = [
     *("  ⚠ Usage limit reached · limit resets 12:03pm", "    Continuing automatically at 12:03pm · Esc to cancel"),
     "  ⏵⏵ bypass permissions on (shift+tab to cycle)",
 ]
-LIMIT_MENU = [
-    *("❯ /rate-limit-options", "─" * 100, "  What do you want to do?", "  ❯ 1. Stop and wait for limit to reset"),
-    *("    2. Wait here, then continue automatically at 12:03pm", "    3. Upgrade your plan"),
-    "  Enter to confirm · Esc to cancel",
-]
 LIST = ["● 1. Apples", "  2. Pears"]  # an answer of the tool
 MODEL = [
     *(
@@ -85,17 +81,9 @@ REWIND = [
     *("❯ /rewind", "─" * 80, "  Rewind", "  Restore the code and/or conversation to the point before…"),
     *("    say hi", "    No code changes", "  ❯ (current)", "  Enter to continue · Esc to cancel"),
 ]
-HELP = [
-    *("❯ /help", "─" * 80, "  Help  General   Commands   Custom commands", "  Claude understands your codebase."),
-    *("  For more help: https://code.claude.com/docs/en/overview", "  ←/→ to switch · Esc to close"),
-]
 ON_A_PHONE_RESUMING = [
     *("─" * 46, "  Resume session", "  ╭────────╮", "  │ ⌕ Search…│", "  ╰────────╯", "  ❯ say hello"),
     *("  preview · Ctrl+R to rename · Type to", "  search · Enter to resume · Esc to", "  close"),
-]
-EXPORT = [
-    *("─" * 80, "  Export conversation", "  ❯ Copy to clipboard  Copy the conversation to your clipboard"),
-    *("    Save to file       Save it to a file", "  ↑/↓ to navigate · Enter to select · Esc to cancel"),
 ]
 CONFIG = [
     "  ❯ Auto-compact          on",
@@ -111,7 +99,6 @@ LOGIN = [
 ]
 NOTICE = ["  We're changing auto mode", "  Enter to continue · Esc to cancel"]
 RETRY = ["❯ status 429", "✻ 429 stand-in 429 · retrying in 3s · attempt 4/10", *BUSY]
-OFFLINE = ["❯ x", "✻ Connection refused (ECONNREFUSED) · retrying in 1s · attempt 2/2", *BUSY]
 INTERRUPTED = ["❯ stall", "● Let me think", "  ⎿  Interrupted · What should Claude do instead?", *BOX]
 BLOCKED = [
     *("● UserPromptSubmit operation blocked by hook:", "  [grep -q 429]: Do you want to", "  proceed?"),
@@ -124,11 +111,6 @@ MENU_AMID = [*TYPES[:1], "❯ /mod", RULE, "    /plugin-authoring   Write a mod"
 SLOW_API = ["❯ go", "●", "✻ Waiting for API response · will retry in 3m", "  43s · check your network"]
 STOP_HOOK = ["● hello", "* Bebopping… (running Stop hook · 1m 19s · ↓ 9 tokens)"]
 AGENTS = ["● The tool has answered.", "✻ Waiting for 1 background agent to finish"]
-MORE_AGENTS = [
-    *AGENTS[:1],
-    "✻ Waiting for 2 background agents and 1",
-    "  dynamic workflow to finish · 3 messages hidden",
-]
 TASKS = ["✽ Fixing the tests… (1m 3s · ↓ 3 tokens)", "  ⎿  ◻ Run them", "     ◻ Read them"]
 SHELL = [RULE, "❯", RULE, "  ⏵⏵ bypass permissions on · 1 shell · ↓ to manage"]
 
@@ -164,26 +146,17 @@ def error(status: int, words: str = "stand-in") -> list[str]:
 
 SCREENS = {
     "trust": (TRUST, ("waiting", "dialog")),
-    "notice": (NOTICE, ("waiting", "dialog")),
     "a choice without a hint": (NUDGE, ("waiting", "dialog")),
     "resume": (RESUME, ("waiting", "dialog")),
     "a plan that is used up": (LIMIT, ("failed", "rate_limit")),
-    "what to do about that": ([*LIMIT[:2], *LIMIT_MENU], ("waiting", "dialog")),
-    "an answer that speaks of resuming": (["● Resume from summary is quicker.", *BOX], ("idle", "")),
     "models": (MODEL, ("waiting", "dialog")),
-    "an export": (EXPORT, ("waiting", "dialog")),
     "settings that fill the screen": (CONFIG, ("waiting", "dialog")),
     "old sessions on a phone": (ON_A_PHONE_RESUMING, ("waiting", "dialog")),
-    "an answer that tells how to leave": (["● Press it: Esc to close", *BOX], ("idle", "")),
     "login": (LOGIN, ("waiting", "login")),
     "question": (QUESTION, ("waiting", "question")),
     "plan": (PLAN, ("waiting", "plan")),
     "permission": (PERMISSION, ("waiting", "permission")),
     "question on a phone": (ON_A_PHONE, ("waiting", "question")),
-    "permission on a phone": (
-        [" Do you want to make this edit to", " cart/total.py?", *PERMISSION[-4:]],
-        ("waiting", "permission"),
-    ),
     "works": (STALLED, ("working", "")),
     "works, and a person types": ([*STALLED[:4], *TYPES], ("working", "")),
     "works, and a person chooses a command": ([*STALLED[:3], *MENU_AMID], ("working", "")),
@@ -191,19 +164,14 @@ SCREENS = {
     "waits for the API, and a person types": ([*SLOW_API, *TYPES], ("working", "")),
     "a hook of its end runs, and a person types": ([*STOP_HOOK, *TYPES], ("working", "")),
     "waits for an agent": ([*AGENTS, *BOX], ("working", "")),
-    "waits for agents, and a person types": ([*MORE_AGENTS, *TYPES], ("working", "")),
-    "an answer that waits": (["● ✻ Waiting for 1 background agent to finish", *BOX], ("idle", "")),
     "retries, and a person types": ([*RETRY[:2], *TYPES], ("working", "retry")),
     "a person types behind an end": ([*DONE[:3], *TYPES], ("idle", "")),
-    "a person types behind an interruption": ([*INTERRUPTED[:3], *TYPES], ("idle", "interrupted")),
-    "an answer like that of work": (["● ✢ Tempering… (4s)", "  ✢ Tempering… (4s)", *BOX], ("idle", "")),
     "retries": (RETRY, ("working", "retry")),
-    "retries without a network": (OFFLINE, ("working", "retry")),
     "interrupted": (INTERRUPTED, ("idle", "interrupted")),
     "nothing asked yet": (BOX, ("idle", "")),
+    "the input of a shell command": (["● hi", RULE, "! ls", RULE, "  ! for shell mode"], ("idle", "")),
     "logged out": (LOGGED_OUT, ("failed", "auth")),
     "a hook of the project has refused a prompt": (BLOCKED, ("failed", "other")),
-    "the same on a phone": (["● UserPromptSubmit operation", "  blocked by hook: [x]: no", *BOX], ("failed", "other")),
     "a prompt behind one that was refused": ([*BLOCKED[:4], "❯ hi", "● hello", *BOX], ("idle", "")),
     "401": (error(401), ("failed", "auth")),
     "402": (error(402, "Your credit balance is too low"), ("failed", "billing")),
@@ -211,10 +179,8 @@ SCREENS = {
     "500": (error(500), ("failed", "server_error")),
     "529": (error(529), ("failed", "overloaded")),
     "no network": (["● API Error: Connection refused (ECONNREFUSED)", *BOX], ("failed", "network")),
-    "no network card": (["● API Error: No internet route (ENETUNREACH)", *BOX], ("failed", "network")),
     "another error": (error(400), ("failed", "other")),
     "an error that is over": ([*error(400)[:2], "❯ say hello", "● hello", *BOX], ("idle", "")),
-    "an interruption that is over": ([*INTERRUPTED[:3], "❯ say hello", "● hello", *BOX], ("idle", "")),
     "nothing known": (["hm"], ("unknown", "")),
 }
 
@@ -250,18 +216,8 @@ IN_24_COLUMNS = [
 SCREENS |= {
     "a notice amid a turn": (AUTO_MODE, ("waiting", "dialog")),
     "permission in 24 columns": (IN_24_COLUMNS, ("waiting", "permission")),
-    "permission for a file with question marks": (
-        [*PERMISSION[:6], " Do you want to create what?.or?.md?", *PERMISSION[-4:]],
-        ("waiting", "permission"),
-    ),
     "a status line with a border": ([*DONE[:-1], "  main", RULE, "  40%", *BOX[-1:]], ("idle", "")),
-    "a status line that is a border": ([*DONE[:-1], RULE, *BOX[-1:]], ("idle", "")),
-    "an answer in another language": (["● Möchten Sie fortfahren?", "  ❯ 1. Ja", "    2. Nein", *BOX], ("idle", "")),
     "a draft like a dialog": ([RULE, "❯ Do you want to go?", "  ❯ 1. Yes", "    2. No", RULE, *BOX[3:]], ("idle", "")),
-    "an answer with a box and wide letters": (
-        ["● 漢字", f"  {RULE}", "  ❯ 漢字", f"  {RULE}", "  Do you want to proceed?", "  ❯ 1. はい", *BOX],
-        ("idle", ""),
-    ),
     "a question in the words of a permission": (
         [*QUESTION[:3], "Do you want to proceed?", "❯ 1. Yes", "  2. No", *QUESTION[-4:]],
         ("waiting", "question"),
@@ -269,13 +225,11 @@ SCREENS |= {
 }
 
 
-def test_a_notice_that_nobody_has_opened_calls():
-    assert not decide(facts(AUTO_MODE, said=hooks(PROMPT))).agent.seen
-
-
 @table(("lines", "expected"), SCREENS.values(), ids=SCREENS.keys())
 def test_the_screen_alone_tells_the_state(lines, expected):
     assert answer(facts(lines)) == expected
+    if lines is AUTO_MODE:
+        assert not decide(facts(lines, said=hooks(PROMPT))).agent.seen, "nobody has opened it, so somebody is called"
 
 
 PROMPT = ("UserPromptSubmit", {"prompt": "go"})
@@ -284,36 +238,18 @@ ASKED = ("PermissionRequest", {"tool_name": "AskUserQuestion", "tool_input": {"q
     "question": "Which colour?", "options": [{"label": "Red"}, {"label": "Green"}]}]}})  # fmt: skip
 AGENT_ASKS = ("PermissionRequest", {"tool_name": "Bash", "tool_input": {"command": "ls"}, "agent_id": "a1"})
 HOOKS = {
-    "ready": ([("SessionStart", {"source": "startup"})], ("idle", "")),
-    "prompted": ([PROMPT], ("working", "")),
-    "asked": ([PROMPT, ASKED], ("waiting", "question")),
     "answered": ([PROMPT, ASKED, ("PostToolUse", {"tool_name": "AskUserQuestion"})], ("working", "")),
-    "plan": ([("PermissionRequest", {"tool_name": "ExitPlanMode", "tool_input": {"plan": "#"}})], ("waiting", "plan")),
     "permission": ([("PermissionRequest", {"tool_name": "Bash"})], ("waiting", "permission")),
     "notified": ([PROMPT, ("Notification", {"notification_type": "permission_prompt"})], ("waiting", "permission")),
-    "notified of what is known": (
-        [PROMPT, ASKED, ("Notification", {"notification_type": "permission_prompt"})],
-        ("waiting", "question"),
-    ),
     "notified of nothing": ([PROMPT, ("Notification", {"notification_type": "idle_prompt"})], ("working", "")),
     "needed": ([("Notification", {"notification_type": "agent_needs_input"})], ("waiting", "dialog")),
     "elicited": ([PROMPT, ("Elicitation", {"message": "Which?"})], ("waiting", "question")),
-    "over": ([PROMPT, ("Stop", {"background_tasks": []})], ("done", "")),
-    "over but for a shell": ([PROMPT, ("Stop", {"background_tasks": [{"type": "shell"}]})], ("done", "")),
     "over while an agent in the background asks": (
         [PROMPT, AGENT_ASKS, ("Stop", {"background_tasks": [{"type": "subagent", "id": "a1"}]})],
         ("waiting", "permission"),
     ),
     "over after another agent asked": (
         [PROMPT, AGENT_ASKS, ("Stop", {"background_tasks": [{"type": "subagent", "id": "a2"}]})],
-        ("done", ""),
-    ),
-    "over after an agent asked that has ended": (
-        [PROMPT, AGENT_ASKS, ("Stop", {"background_tasks": []})],
-        ("done", ""),
-    ),
-    "over with tasks of any shape": (
-        [PROMPT, AGENT_ASKS, ("Stop", {"background_tasks": [None, {"id": 1}]})],
         ("done", ""),
     ),
     "compacted amid work": ([PROMPT, ("SessionStart", {"source": "compact"})], ("working", "")),
@@ -344,7 +280,6 @@ COPILOT_ASKED = ("PreToolUse", {"tool_name": "AskUserQuestion", "tool_input": CO
 OPENCODE_ASKED = ("question.asked", {"questions": [{"question": "Which?", "options": [{"label": "Red"}]}]})
 BUSY_NOW, IDLE_NOW = (("session.status", {"status": {"type": kind}}) for kind in ("busy", "idle"))
 OTHERS = {
-    "copilot, prompted": ("copilot", [PROMPT], ("working", "")),
     "copilot, asked": ("copilot", [PROMPT, COPILOT_ASKED], ("waiting", "question")),
     "copilot, answered": ("copilot", [PROMPT, COPILOT_ASKED, ("PostToolUse", {})], ("working", "")),
     "copilot, permission": (
@@ -352,7 +287,6 @@ OTHERS = {
         [PROMPT, ("Notification", {"notification_type": "permission_prompt", "message": "Run command: ls"})],
         ("waiting", "permission"),
     ),
-    "copilot, over": ("copilot", [PROMPT, ("Stop", {"stop_reason": "end_turn"})], ("done", "")),
     "copilot, tries again after an error": (
         "copilot",
         [PROMPT, ("ErrorOccurred", {"recoverable": True})],
@@ -363,19 +297,12 @@ OTHERS = {
         [PROMPT, ("ErrorOccurred", {"recoverable": False, "error": {"message": "rate_limit_error"}})],
         ("failed", "rate_limit"),
     ),
-    "opencode, works": ("opencode", [BUSY_NOW], ("working", "")),
     "opencode, asked": ("opencode", [BUSY_NOW, OPENCODE_ASKED, BUSY_NOW], ("waiting", "question")),
     "opencode, answered": ("opencode", [BUSY_NOW, OPENCODE_ASKED, ("question.replied", {})], ("working", "")),
-    "opencode, over": ("opencode", [BUSY_NOW, IDLE_NOW], ("done", "")),
     "opencode, retries": (
         "opencode",
         [BUSY_NOW, ("session.status", {"status": {"type": "retry", "message": "Overloaded", "attempt": 2}})],
         ("working", "retry"),
-    ),
-    "opencode, interrupted between two tries": (
-        "opencode",
-        [BUSY_NOW, ("session.status", {"status": {"type": "retry", "message": "Overloaded", "attempt": 2}}), IDLE_NOW],
-        ("idle", "interrupted"),
     ),
     "opencode, failed": (
         "opencode",
@@ -430,20 +357,10 @@ OPENCODE_BOX = ["  ┃", "  ┃  Ask anything…", "  ┃", "  ┃  Build · Cla
 OTHER_SCREENS = {
     "copilot is ready": ("copilot", [" ● hello", *COPILOT_BOX], ("idle", "")),
     "copilot works": ("copilot", [*COPILOT_BOX[:4], " ◉ Working · 59 B esc esc interrupt"], ("working", "")),
-    "copilot was interrupted": (
-        "copilot",
-        [" ● Operation cancelled by user", *COPILOT_BOX],
-        ("idle", "interrupted"),
-    ),
     "copilot was interrupted, with a scroll bar at the right": (
         "copilot",
         beside_a_scroll_bar(" ● Let me think", "", " ● Operation cancelled by user", "") + COPILOT_BOX,
         ("idle", "interrupted"),
-    ),
-    "copilot has given up, with a scroll bar at the right": (
-        "copilot",
-        beside_a_scroll_bar(" ❯ go", "", " ✗ Failed (HTTP 401).", "     Check your key.", *[""] * 6) + COPILOT_BOX,
-        ("failed", "auth"),
     ),
     "copilot has given up": (
         "copilot",
@@ -454,16 +371,6 @@ OTHER_SCREENS = {
         "copilot",
         [" ❯ go", " ✗ Could not connect to local model provider at http://127.0.0.1:9.", "   Check it.", *COPILOT_BOX],
         ("failed", "network"),
-    ),
-    "copilot asks": ("copilot", [" ❯ Red", " ↑/↓ select · enter accept · ctrl+d decline"], ("waiting", "question")),
-    "copilot wants a permission": (
-        "copilot",
-        [
-            "│ Do you want to run this command?  │",
-            "│ ❯ 1. Yes │",
-            "│ ↑/↓ to navigate · enter to select · esc to cancel │",
-        ],
-        ("waiting", "permission"),
     ),
     "copilot shows what it wants a permission for": (
         "copilot",
@@ -477,14 +384,6 @@ OTHER_SCREENS = {
     ),
     "copilot has a plan": ("copilot", COPILOT_PLAN, ("waiting", "plan")),
     "copilot wants a login": ("copilot", COPILOT_LOGIN, ("waiting", "login")),
-    "copilot wants to know how to log in": (
-        "copilot",
-        [
-            *(" How do you want to sign in?", " ❯ 1. Sign in with your browser (recommended)"),
-            *("   2. Sign in with a device code", " ↑/↓ to navigate · enter to select"),
-        ],
-        ("waiting", "login"),
-    ),
     "copilot with its models open": ("copilot", COPILOT_MODELS, ("waiting", "dialog")),
     "copilot wants trust": ("copilot", COPILOT_TRUST, ("waiting", "dialog")),
     "opencode is ready": ("opencode", [*OPENCODE_BOX, "   tab agents  ctrl+p commands"], ("idle", "")),
@@ -533,18 +432,6 @@ OTHER_SCREENS = {
 
 # As on a phone (seen with Copilot CLI 1.0.102 at 40x30 and 30x44).
 OTHER_SCREENS |= {
-    "copilot wants a permission in 40 columns": (
-        "copilot",
-        [
-            *(f"╭{'─' * 38}╮", "│ Run a command                        │", f"│ {'─' * 36} │"),
-            *("│ │ touch made                       │ │", "│ Do you want to run this command?     │", f"│{' ' * 38}│"),
-            *("│ ❯ 1. Yes                             │", "│   2. Yes, and don't ask again for    │"),
-            *("│   `touch` in this directory (~/w)    │", "│  3. No, and tell Copilot what to do  │"),
-            *("│  differently (Esc to stop)           │", f"│{' ' * 38}│"),
-            *("│ ↑/↓ to navigate · enter to select ·  │", "│ esc to cancel                        │", f"╰{'─' * 38}╯"),
-        ],
-        ("waiting", "permission"),
-    ),
     "copilot wants a permission in 30 columns": (
         "copilot",
         [
@@ -603,33 +490,14 @@ def test_the_dialogs_of_copilot_are_told_with_their_texts(lines, text, options, 
     assert (agent.text, len(agent.options), agent.seen) == (text, options, is_seen)
 
 
-# What an agent says, above the box that shows that no dialog is open. `●` and `⎿` begin what Claude Code shows of it.
-API = ["● Do you want to keep the old API?", "  1. Yes, keep it", "  2. No, drop it"]
 GREP = ["  ⎿  auth.py:  Select login method:", "     auth.py:  Paste code here if prompted"]
-DIFF = ["      12 +  Do you trust the files in this folder?", "      13 +  Accessing workspace:"]
 SPOKEN = {
-    "a question with choices": ("claude", API),
     "a line of a file": ("claude", GREP),
-    "a diff": ("claude", DIFF),
-    "a dialog that it cites": ("claude", ["● 1. Resume from summary (fast)", "  2. Resume full session"]),
-    "a plan": ("claude", ["● Here is Claude's plan", "  Claude has written up a plan and is ready to execute."]),
-    "a hint": (
-        "claude",
-        ["● Press Enter to confirm · Esc to cancel", "  Enter to select · ↑/↓ to navigate · Esc to cancel"],
-    ),
     "a retry": ("claude", ["● It says: x · retrying in 3s · attempt 4/10", "  x · retrying in 3s · attempt 4/10"]),
     "how to interrupt": ("claude", ["● The footer says · esc to interrupt"]),
     "an interruption": ("claude", ["  ⎿  Interrupted · What should Claude do instead?", "● It was a citation."]),
-    "copilot, a question": ("copilot", [" ● Do you want to keep it?", " ❯ 1. Yes", "   2. No"]),
-    "copilot, trust": ("copilot", [" ● Do you trust the files in this folder?"]),
-    "copilot, a hint": ("copilot", [" ● enter accept · ctrl+d decline", "   enter to select · esc to cancel"]),
     "opencode, a hint": ("opencode", ["     enter submit   esc dismiss"]),
-    "opencode, a permission": ("opencode", ["  ┃  $ cat x", "  ┃   Allow once   Allow always   Reject"]),
-    "codex, a question": ("codex", ["• Done.", "  Would you like to install it first?", "  $ npm install"]),
-    "codex, trust": ("codex", ["• Trust this folder? It is up to you.", "  Choose how you want to use Codex"]),
-    "codex, a hint": ("codex", ["• Then:", "  Press enter to confirm or esc to cancel"]),
     "codex, how to interrupt": ("codex", ["• It says esc to interrupt", "  and then stops."]),
-    "gemini, trust": ("gemini", ["✦ Do you trust the files in this folder?", "  How would you like to authenticate?"]),
     "gemini, how to cancel": ("gemini", ["✦ Then it says (esc to cancel, 3s)", "  Queued (press ↑ to edit):", "✦ So."]),
     "aider, a question": ("aider", ["It asks: Add it? (Y)es/(N)o", "Retrying in 8.0 seconds", "Waiting for x"]),
 }
@@ -675,29 +543,16 @@ def test_a_status_line_of_any_height_is_a_footer(lines, expected, height):
     assert answer(facts([*lines, *status[:height], last])) == expected
 
 
-def test_a_dialog_that_shows_words_of_another_one_is_the_one_that_it_is():
-    """The question stands above the choices; what is asked about stands above the question."""
-    edit = [RULE, " Edit file", " cart.py", "╌" * 20, *DIFF, "   14 +  Do you want to go?", "   15 +  1. Yes", "╌" * 20]
-    agent = decide(facts([*API, *edit, " Do you want to make this edit to cart.py?", *PERMISSION[-4:]])).agent
-    assert (agent.reason, agent.text) == ("permission", "Do you want to make this edit to cart.py?")
-    assert agent.options == ("Yes", "Yes, and always allow access to /workspace", "No")
-
-
 def test_the_transcript_that_a_person_opens_is_no_dialog():
     """It has no box (seen with Claude Code 2.1.332)."""
-    transcript = [*API, RULE, "  Showing detailed transcript · ctrl+o to toggle · ctrl+e to show all    verbose"]
+    hint = "  Showing detailed transcript · ctrl+o to toggle · ctrl+e to show all    verbose"
+    transcript = ["● Do you want to keep the old API?", "  1. Yes, keep it", "  2. No, drop it", RULE, hint]
     assert answer(facts(transcript, said=hooks(PROMPT, ("Stop", {})))) == ("done", "")
-
-
-def test_the_input_of_a_shell_command_is_a_box():
-    assert answer(facts(["● hi", RULE, "! ls", RULE, "  ! for shell mode"])) == ("idle", "")
 
 
 STOPPED = ("Stop", {"last_assistant_message": "hello", "background_tasks": []})
 CORRECTED = {
     "Esc has no hook": ([PROMPT], INTERRUPTED, ("idle", "interrupted")),
-    "nor has a retry": ([PROMPT], RETRY, ("working", "retry")),
-    "an answer elsewhere": ([PROMPT, ASKED], STALLED, ("working", "")),
     "a question that Esc took away": ([PROMPT, ASKED], INTERRUPTED, ("idle", "interrupted")),
     "nor a retry that Esc ended": ([PROMPT], ["❯ old", "● old", *BOX], ("idle", "interrupted")),
     "a prompt that a hook of the project refused": (
@@ -709,14 +564,11 @@ CORRECTED = {
     "a dialog without a hook": ([STOPPED], TRUST, ("waiting", "dialog")),
     "work without a hook": ([STOPPED], STALLED, ("working", "")),
     "a shell in the background that has ended": ([("Stop", {"background_tasks": [{}]})], DONE, ("done", "")),
-    "and one that has not": ([("Stop", {"background_tasks": [{}]})], SHELL, ("done", "")),
-    "an agent in the background": ([("Stop", {"background_tasks": [{}]})], [*AGENTS, *BOX], ("working", "")),
     "an unknown screen": ([PROMPT], ["hm"], ("working", "")),
     "a menu of commands": ([("SessionStart", {})], COMMANDS, ("idle", "")),
 }
 
 
-BROKEN_OFF = ("idle", "interrupted")
 AGAIN = ("UserPromptSubmit", {"prompt": "go on\nand on"})
 LONG = ("UserPromptSubmit", {"prompt": "word " * 100})
 EARLIER = DONE[:3]
@@ -729,14 +581,8 @@ CORRECTED |= {
         [*EARLIER[1:], RULE, "❯" + " word" * 30, "  " + "word " * 90, *BOX[2:]],
         BROKEN_OFF,
     ),
-    "one in other letters": (
-        [("UserPromptSubmit", {"prompt": "漢字 ?"})],
-        [*EARLIER[1:], RULE, "❯ 漢字 ?", *BOX[2:]],
-        BROKEN_OFF,
-    ),
     "one that a person has deleted": ([AGAIN], DONE, BROKEN_OFF),
     "one that is taller than the screen": ([AGAIN], ["  line"] * 22 + BOX[2:], BROKEN_OFF),
-    "a person who types behind an end": ([HELLO], [*EARLIER, RULE, "❯ say", *BOX[2:]], ("done", "")),
     "an answer that is taller than the screen": ([AGAIN], ["  of hello", EARLIER[2], *BOX], ("done", "")),
     "a paste": ([AGAIN], ["❯ [Pasted text #1 +39 lines]", *EARLIER[1:], *BOX], ("done", "")),
     "one that the tool gave itself": (
@@ -753,14 +599,13 @@ def test_the_screen_corrects_the_hooks(events, lines, expected):
     assert answer(facts(lines, said=hooks(*events))) == expected
 
 
-def test_a_hook_of_just_now_beats_a_screen_that_is_not_drawn_yet():
-    said = hooks(PROMPT, at=NOON - 0.5)
-    assert answer(facts(DONE, said=said)) == ("working", "")
-
-
-def test_a_screen_that_only_lacks_the_sign_of_work_is_given_more_time():
-    assert answer(facts(BOX, said=hooks(PROMPT, at=NOON - 4))) == ("working", "")
-    assert answer(facts(BOX, said=hooks(PROMPT, at=NOON - 6))) == ("idle", "interrupted")
+def test_a_screen_is_given_time_to_show_what_a_hook_has_told():
+    assert answer(facts(DONE, said=hooks(PROMPT, at=NOON - 0.5))) == ("working", "")
+    assert answer(facts(BOX, said=hooks(PROMPT, at=NOON - 4))) == ("working", ""), "it only lacks the sign of work"
+    assert answer(facts(BOX, said=hooks(PROMPT, at=NOON - 6))) == BROKEN_OFF
+    asked = hooks(PROMPT, ("PermissionRequest", {"tool_name": "Bash"}), at=NOON)
+    assert answer(facts(STALLED, said=asked, now=NOON + 4)) == ("waiting", "permission")
+    assert answer(facts(STALLED, said=asked, now=NOON + 6)) == ("working", ""), "it was answered in the terminal"
 
 
 @table("lines", [DONE, [*INTERRUPTED[:3], *BOX], ["❯ say hello", "● hello", *BOX]])
@@ -775,45 +620,27 @@ def test_a_screen_that_was_seen_to_be_at_rest_after_an_interruption_is_believed_
     given, before = facts(BOX, said=hooks(PROMPT, at=NOON - 1)), Agent("working")
     assert answer(given, after(before, stopped=NOON - 0.5)) == BROKEN_OFF
     assert answer(given, after(before, stopped=NOON - 2)) == ("working", "")
-
-
-def test_work_of_which_no_hook_has_told_is_interrupted_too():
-    """Such as a compaction."""
-    given = facts(BOX, said=hooks(PROMPT, ("Stop", {})))
+    given = facts(BOX, said=hooks(PROMPT, ("Stop", {})))  # no hook has told of this work, such as a compaction
     works = after(Agent("working", turn=4), told=1, interrupted=state.Held(4, NOON - 1), stopped=NOON - 0.5)
     assert answer(given, works) == BROKEN_OFF
     assert answer(given, replace(works, stopped=NOON - 60)) == ("done", "")
 
 
-def test_a_screen_that_only_lacks_the_question_is_given_more_time():
-    asked = hooks(("UserPromptSubmit", {}), ("PermissionRequest", {"tool_name": "Bash"}), at=NOON)
-    assert answer(facts(STALLED, said=asked, now=NOON + 4)) == ("waiting", "permission")
-    assert answer(facts(STALLED, said=asked, now=NOON + 6)) == ("working", ""), "it was answered in the terminal"
-
-
-def test_the_words_of_a_question_are_those_of_the_hook():
+def test_the_words_of_a_question_are_those_of_the_hook_or_else_of_the_screen():
     agent = decide(facts(QUESTION, said=hooks(PROMPT, ASKED))).agent
     assert (agent.text, agent.options, agent.source) == ("Which colour?", ("Red", "Green"), "hook")
-
-
-def test_without_a_hook_the_words_are_those_of_the_screen():
     agent = decide(facts(QUESTION)).agent
     assert agent.text == "☐ Colour Which colour do you want?"
     assert agent.options == ("Red", "Green", "Type something.", "Chat about this")
-    assert decide(facts(PERMISSION)).agent.options == ("Yes", "Yes, and always allow access to /workspace", "No")
-    asked = decide(facts(RESUME)).agent
-    assert asked.text.startswith("This session is 9h old and 19 tokens. Resuming the full session uses a lot")
-    assert asked.options == (
-        "Resume from summary (instant, recommended)",
-        "Resume full session as-is",
-        "Don't ask again",
+    assert decide(facts(QUESTION[4:])).agent.text == "", "its text has left the screen"
+    assert decide(facts(RESUME)).agent.text.startswith(
+        "This session is 9h old and 19 tokens. Resuming the full session"
     )
 
 
 PANELS = {
     "numbers": (LIST + MODEL, "Select model", ("Default", "Opus", "Haiku")),
     "a choice with what it changes": (LIST + REWIND, "Rewind", ()),
-    "nothing to choose": (LIST + HELP, "Help", ()),
     "taller than what is seen": (CONFIG, "↓ to navigate · ↑ to switch tabs · Esc to go back", ()),
 }
 
@@ -840,11 +667,12 @@ def test_a_plan_can_be_read_whole():
     assert decision.detail == plan
     assert len(decision.agent.text) == texts.TEXT_LIMIT
     assert decision.agent.options[1] == "Yes, manually approve edits"
+    limit = texts.DETAIL_LIMIT
+    assert texts.clean_block("x" * (limit + 1)) == "x" * (limit - 1) + "…"
 
 
 PROCESSES = {
     "ended": ({"exit_code": 0}, ("ended", "")),
-    "ended by Ctrl-C": ({"exit_code": 130}, ("ended", "")),
     "killed": ({"exit_code": 137}, ("ended", "crashed")),
     "failed": ({"exit_code": 1}, ("ended", "crashed")),
     "gone without a word": ({"is_alive": False}, ("ended", "crashed")),
@@ -858,16 +686,10 @@ PROCESSES = {
 
 @table(("more", "expected"), PROCESSES.values(), ids=PROCESSES.keys())
 def test_the_process_beats_hooks_and_screen(more, expected):
-    assert answer(facts(STALLED, **{"said": hooks(PROMPT), **more})) == expected
-
-
-def test_choices_are_no_part_of_a_question_whose_text_has_left_the_screen():
-    agent = decide(facts(QUESTION[4:])).agent
-    assert (agent.text, agent.options[:2]) == ("", ("Red", "Green"))
-
-
-def test_the_exit_code_is_in_the_text():
-    assert decide(facts(exit_code=137)).agent.text == "exit code 137"
+    agent = decide(facts(STALLED, **{"said": hooks(PROMPT), **more})).agent
+    assert (agent.state, agent.reason) == expected
+    if more.get("exit_code"):
+        assert agent.text == f"exit code {more['exit_code']}"
 
 
 def test_work_without_a_movement_for_five_minutes_is_stuck():
@@ -877,19 +699,13 @@ def test_work_without_a_movement_for_five_minutes_is_stuck():
     assert answer(facts(RETRY, **still, moved=NOON - 301)) == ("working", "retry")
 
 
-def test_a_tool_that_was_still_over_a_jump_of_the_clock_is_not_stuck_for_that():
+def test_a_clock_that_is_set_makes_no_tool_stuck_and_keeps_none_from_it():
     still = {"said": hooks(PROMPT, at=NOON - 5000), "moved": NOON - 3602}
     assert answer(facts(STALLED, **still, steady=NOON - 299)) == ("working", "")
     assert answer(facts(STALLED, **still, steady=NOON - 301)) == ("stuck", "")
-
-
-def test_what_was_before_the_clock_was_set_back_keeps_no_tool_from_being_stuck():
-    said = hooks(PROMPT, at=NOON + 3000)
+    said = hooks(PROMPT, at=NOON + 3000)  # before it was set back
     assert answer(facts(STALLED, said=said, moved=NOON + 3000, steady=NOON - 301)) == ("stuck", "")
-
-
-def test_a_screen_corrects_a_hook_of_before_the_clock_was_set_back():
-    assert answer(facts(INTERRUPTED, said=hooks(PROMPT, at=NOON + 3000))) == ("idle", "interrupted")
+    assert answer(facts(INTERRUPTED, said=said)) == BROKEN_OFF
 
 
 @table("jump", [3600, -3600])
@@ -932,14 +748,11 @@ def test_a_turn_between_two_looks_is_another_one():
     assert then.agent.turn == before.agent.turn + 1
 
 
-def test_an_end_after_an_end_is_that_of_another_turn():
+def test_an_end_after_an_end_is_another_one_unless_it_is_the_same_hook():
     """A Stop hook of the project lets Claude go on, and nothing tells of that (its `stop_hook_active` does)."""
     goes_on = ("Stop", {"last_assistant_message": "and the tests pass", "stop_hook_active": True})
     said = hooks(PROMPT, STOPPED, goes_on, at=NOON)
     assert (said.turn, said.again, said.since) == (1, 1, NOON)
-
-
-def test_a_hook_that_is_told_twice_tells_of_one_turn():
     assert hooks(PROMPT, STOPPED, STOPPED).again == 0
     assert hooks(PROMPT, PROMPT, STOPPED).turn == 1
 
@@ -960,16 +773,14 @@ def test_the_hook_of_an_answer_that_comes_after_the_end_tells_nothing():
     assert (said.state, late.state) == ("done", "done")
 
 
-def test_a_question_that_follows_another_one_is_numbered():
+def test_a_question_that_follows_another_one_is_numbered_and_was_not_seen():
     bash = [("PermissionRequest", {"tool_name": "Bash", "tool_input": {"command": one}}) for one in ("ls", "rm")]
     first = decide(facts(said=hooks(PROMPT, bash[0])))
-    seen = first.past.seen.add(first.agent, NOON)
-    second = decide(facts(said=hooks(PROMPT, *bash)), after(first, seen=seen))
+    before = after(first, seen=first.past.seen.add(first.agent, NOON))
+    second = decide(facts(said=hooks(PROMPT, *bash)), before)
     assert (first.agent.question, second.agent.question) == (1, 2)
-    assert (second.agent.seen, decide(facts(said=hooks(PROMPT, bash[0])), after(first, seen=seen)).agent.seen) == (
-        False,
-        True,
-    )
+    assert decide(facts(said=hooks(PROMPT, bash[0])), before).agent.seen
+    assert not second.agent.seen
 
 
 SEVERAL = ("PermissionRequest", {"tool_name": "AskUserQuestion", "tool_input": {"questions": [
@@ -990,17 +801,14 @@ REVIEW = [
 
 
 def test_the_next_one_of_several_questions_is_another_question():
-    said = hooks(PROMPT, SEVERAL)
-    first = decide(facts(FIRST_OF_SEVERAL, said=said), after(Agent("working")))
-    again = decide(facts(FIRST_OF_SEVERAL, said=said), after(first))
-    second = decide(facts(SECOND_OF_SEVERAL, said=said), after(again))
+    past, told = after(Agent("working")), []
     ticked = [line.replace("1. [ ]", "1. [✔]") for line in SECOND_OF_SEVERAL]
-    third = decide(facts(ticked, said=said), after(second))
-    last = decide(facts(REVIEW, said=said), after(third))
-    told = [(one.agent.text, one.agent.options[:2], one.agent.question) for one in (first, again, second, third, last)]
+    for lines in (FIRST_OF_SEVERAL, FIRST_OF_SEVERAL, SECOND_OF_SEVERAL, ticked, REVIEW):
+        decision = decide(facts(lines, said=hooks(PROMPT, SEVERAL)), past)
+        past = decision.past
+        told.append((decision.agent.text, decision.agent.options[:2], decision.agent.question))
     assert told == [
-        ("Which colour? (1 of 2 questions)", ("Red", "Green"), 1),
-        ("Which colour? (1 of 2 questions)", ("Red", "Green"), 1),
+        *[("Which colour? (1 of 2 questions)", ("Red", "Green"), 1)] * 2,
         ("Which sizes?", ("[ ] Small", "[ ] Large"), 2),
         ("Which sizes?", ("[✔] Small", "[ ] Large"), 2),
         ("Review your answers", ("Submit answers", "Cancel"), 3),
@@ -1022,13 +830,6 @@ OPENCODE_PAGES = {
     "the second one": (
         opencode_asks("Which sizes?", "1. [ ] Small", "2. [ ] Large", "⇆ tab  enter toggle  esc dismiss"),
         ("Which sizes?", ("[ ] Small", "[ ] Large")),
-    ),
-    "one of some lines": (
-        opencode_asks(
-            *("Which colour do you want for the very", "long wall?" + " " * 30 + "LSP", ""),
-            *("1. Teal", "2. Pink", "⇆ tab  enter confirm  esc dismiss"),
-        ),
-        ("Which colour do you want for the very long wall?", ("Teal", "Pink")),
     ),
     "the last page": (
         opencode_asks("Review", "Colour: Green", "Size: Small", "⇆ tab  enter submit  esc dismiss"),
@@ -1056,27 +857,6 @@ def test_the_plan_of_opencode_is_a_question_of_its_own_kind(is_told):
     agent = decide(facts(lines, tool="opencode", said=said if is_told else NOTHING), after(Agent("working"))).agent
     found = agent.state, agent.reason, agent.text.replace(" ", ""), agent.options
     assert found == ("waiting", "plan", PLANNED.replace(" ", ""), ("Yes", "No"))
-
-
-def opencode_panel(title: str, *rows: str) -> list[str]:
-    """A panel over a screen of opencode."""
-    head = f"{' ' * 32}{title}{' ' * 43}esc"
-    return ["  ┃  plan", head, *(f"{' ' * 32}{row}" for row in rows), *BOXES["opencode"]]
-
-
-@table(
-    ("title", "rows", "reason"),
-    [
-        ("Commands", 22, "dialog"),
-        ("Connect a provider", 26, "login"),
-        ("API key", 4, "login"),
-        ("Select auth method", 3, "login"),
-    ],
-)
-def test_a_panel_that_a_person_opens_in_opencode_is_told_and_calls_nobody(title, rows, reason):
-    lines = texts.clean_lines("\n".join(opencode_panel(title, *(f"Row {number}" for number in range(rows)))))
-    agent = decide(facts(lines, tool="opencode", said=hooks(BUSY_NOW, IDLE_NOW, tool="opencode"))).agent
-    assert (agent.state, agent.reason, agent.text, agent.seen) == ("waiting", reason, title, True)
 
 
 @table(
@@ -1110,30 +890,21 @@ def test_a_turn_that_is_over_is_idle_once_a_person_has_seen_it():
     idle = decide(told, after(before, seen=seen))
     assert (idle.agent.state, idle.agent.seen, idle.agent.since) == ("idle", True, NOON + 5)
     assert decide(told, after(idle)).agent == idle.agent
+    works = decide(facts(STALLED, said=hooks(PROMPT)))
+    seen = works.past.seen.add(works.agent, NOON)
+    assert answer(told, after(works, seen=seen)) == ("done", ""), "work that was seen is no end that was seen"
     again = facts(DONE, said=hooks(PROMPT, STOPPED, PROMPT, STOPPED, at=NOON + 20), now=NOON + 30)
     assert answer(again, after(idle)) == ("done", "")
 
 
-def test_work_that_a_person_has_seen_is_no_end_that_he_has_seen():
-    works = decide(facts(STALLED, said=hooks(PROMPT)))
-    seen = works.past.seen.add(works.agent, NOON)
-    assert decide(facts(STALLED, said=hooks(PROMPT)), after(works, seen=seen)).agent.seen
-    assert answer(facts(DONE, said=hooks(PROMPT, STOPPED)), after(works, seen=seen)) == ("done", "")
-
-
-def test_a_tool_that_says_nothing_by_hooks_is_done_after_its_work():
-    works = decide(facts(STALLED))
-    assert answer(facts(DONE), after(works)) == ("done", "")
+def test_a_tool_that_says_nothing_by_hooks_is_done_after_its_work_and_for_the_next_server_too():
+    done = decide(facts(DONE), after(Agent("working", turn=4)))
+    assert done.agent.state == "done"
     assert answer(facts(DONE), after(Agent("idle"))) == ("idle", "")
-
-
-def test_what_was_done_without_hooks_is_so_for_a_server_that_is_started_again():
-    done = decide(facts(DONE, tool="codex"), after(Agent("working", turn=4)))
-    assert decide(facts(tool="codex", looked=False), after(done)).agent == done.agent
+    assert decide(facts(looked=False), after(done)).agent == done.agent
 
 
 BY_HAND = {
-    "it has ended": ({"exit_code": 0}, BOX, ("ended", "")),
     "a person starts it again": ({"exit_code": 0, "runs_again": True}, BOX, ("idle", "")),
     "and it works": ({"exit_code": 137, "runs_again": True}, STALLED, ("working", "")),
     "and he ends it": ({"exit_code": 137, "was_again": True, "again_code": 0}, BOX, ("ended", "")),
@@ -1158,14 +929,11 @@ def test_a_tool_that_has_ended_may_be_started_again(more, lines, expected):
 def test_what_was_said_before_a_person_started_the_tool_a_second_time_is_over():
     """Copilot CLI's hooks do not tell of its start, and only its first end is known to the second."""
     by_hand = {"tool": "copilot", "exit_code": 0, "ended": NOON - 900}
-    over = hooks(PROMPT, ("Stop", {}), at=NOON - 60, tool="copilot")
+    over, later = (hooks(PROMPT, ("Stop", {}), at=at, tool="copilot") for at in (NOON - 60, NOON + 60))
     left = decide(facts(COPILOT_BOX, said=over, was_again=True, **by_hand))
-    assert left.agent.state == "ended"
     again = decide(facts(COPILOT_BOX, said=over, runs_again=True, **{**by_hand, "now": NOON + 30}), left.past)
-    assert (again.agent.state, again.agent.reason) == ("idle", "")
-    said = hooks(PROMPT, ("Stop", {}), at=NOON + 60, tool="copilot")
-    told = decide(facts(COPILOT_BOX, said=said, runs_again=True, **{**by_hand, "now": NOON + 90}), again.past)
-    assert told.agent.state == "done"
+    told = decide(facts(COPILOT_BOX, said=later, runs_again=True, **{**by_hand, "now": NOON + 90}), again.past)
+    assert [one.agent.state for one in (left, again, told)] == ["ended", "idle", "done"]
 
 
 LEFT = [*BOX, "claude has ended (exit code 0). This is a shell in its container.", "code@box:/workspace$ claude"]
@@ -1173,7 +941,6 @@ STARTS = {
     "it is started": (LEFT, {"ended": NOON - 2}, ("starting", "")),
     "by its name": (LEFT, {"ended": NOON - 999, "exit_code": 0, "runs_again": True}, ("starting", "")),
     "it shows its box": ([*LEFT, *BOX], {"ended": NOON - 2}, ("idle", "")),
-    "it asks": ([*LEFT, *TRUST], {"ended": NOON - 2}, ("waiting", "dialog")),
     "it shows nothing for long": (LEFT, {"ended": NOON - 999}, ("unknown", "")),
 }
 
@@ -1208,7 +975,6 @@ HOSTILE = {
 
 COPILOT_ENDS = {
     "its end is on the screen": ([" ❯ go", " ● hello", *COPILOT_BOX], ("done", "")),
-    "its prompt has a time": ([f" ❯ go{' ' * 86}22:25", " ● hello", *COPILOT_BOX], ("done", "")),
     "it is too long for the screen": ([*beside_a_scroll_bar(" 9", " 10"), *COPILOT_BOX], ("done", "")),
     "it was interrupted": ([" ❯ go", " ● Operation cancelled by user", *COPILOT_BOX], BROKEN_OFF),
     "it has put the prompt back": ([" ❯ old", " ● hi", *COPILOT_BOX[:2], "❯ go", *COPILOT_BOX[3:]], BROKEN_OFF),
@@ -1217,7 +983,6 @@ COPILOT_ENDS = {
         [f" ❯ say hello{' ' * 70}22:25", " ● hello", f" ❯ stall{' ' * 70}22:25", *COPILOT_BOX],
         BROKEN_OFF,
     ),
-    "a person has deleted the first prompt": ([" ● Tip: /instructions", *COPILOT_BOX], BROKEN_OFF),
 }
 
 
@@ -1236,7 +1001,6 @@ OPENCODE_PROMPT = ["  ┃", "  ┃  status 401", "  ┃"]
 OPENCODE_ENDS = {
     "it is over": ([*OPENCODE_PROMPT, "     hello", opencode_signs(" · 6.1s")], ("done", "")),
     "after more than a minute": ([*OPENCODE_PROMPT, "     hello", opencode_signs(" · 1m 5s")], ("done", "")),
-    "beside a panel": ([*OPENCODE_PROMPT, "     hello", opencode_signs(" · 300ms      LSP")], ("done", "")),
     "it was interrupted": ([*OPENCODE_PROMPT, opencode_signs(" · interrupted")], BROKEN_OFF),
     "it has failed": ([*OPENCODE_PROMPT, "  ┃", "  ┃  stand-in 401", "  ┃", opencode_signs("")], ("failed", "auth")),
     "its prompt is all there is": ([opencode_signs(" · 1s"), *OPENCODE_PROMPT, opencode_signs("")], BROKEN_OFF),
@@ -1268,6 +1032,8 @@ def test_of_two_sub_agents_that_ask_at_once_each_has_its_own_words_and_number():
     second = decide(facts(permission_for("make b"), said=said, now=NOON + 60), same.past)
     assert [one.agent.text for one in (first, same, second)] == ["Bash: make a", "Bash: make a", "Bash: make b"]
     assert first.agent.question == same.agent.question < second.agent.question
+    untold = decide(facts(permission_for("make c"), said=said)).agent
+    assert (untold.source, untold.text) == ("screen", "Do you want to proceed?")
 
 
 def test_a_sub_agent_that_asks_while_another_ones_request_is_shown_counts_once_it_is_shown_itself():
@@ -1277,12 +1043,6 @@ def test_a_sub_agent_that_asks_while_another_ones_request_is_shown_counts_once_i
     shown = decide(facts(permission_for("make b"), said=said, now=NOON + 60), behind.past)
     first = alone.agent.question
     assert [one.agent.question for one in (alone, behind, shown)] == [first, first, first + 1]
-
-
-def test_a_sub_agent_whose_dialog_none_of_the_told_ones_is_has_the_words_of_the_screen():
-    said = hooks(PROMPT, asks_for("make a", "a1"), asks_for("make b", "a2"))
-    agent = decide(facts(permission_for("make c"), said=said)).agent
-    assert (agent.source, agent.text) == ("screen", "Do you want to proceed?")
 
 
 @table("code", [None, 0], ids=["a new container", "one that a stop has ended"])
@@ -1324,7 +1084,6 @@ def test_a_look_is_read_and_goes_on_where_the_last_one_ended():
     "output",
     [
         b"",
-        b"M\nM\n",
         b"events=x:-1 alive=2 code=999999 screen=1e9 run=99999999999999\nM\nM\n" + b"[" * 5000 + b"\n",
         b"events=1:0 alive=1\nM\nM\n" + b'{"at":nan,"event":"Stop"}\n{"at":1,"event":["Stop"]}\n\xff\n',
     ],
@@ -1349,7 +1108,13 @@ def test_no_event_is_from_the_future():
     assert known.facts.said.at == NOON
 
 
-@table("data", ["9" * 60_000, "[" * 60_000, '{"a":' * 20_000], ids=["a number", "lists", "objects"])
+@table(
+    "data",
+    [
+        "9" * 60_000,
+        "[" * 60_000,
+    ],
+)
 def test_an_event_whose_data_no_parser_takes_is_one_without_data(data):
     told = state.parse_event(b'{"at":1,"event":"Stop","data":' + data.encode() + b"}", NOON)
     assert (told.name, told.data) == ("Stop", {})
@@ -1357,30 +1122,13 @@ def test_an_event_whose_data_no_parser_takes_is_one_without_data(data):
 
 def test_a_question_of_opencode_that_is_taller_than_the_screen_is_known_by_its_hook_alone():
     """It is drawn from its top, and what tells that it is a question stands below the edge (seen with 1.18.34)."""
-    cut = [
-        "  ┃  Which?",
-        "  ┃",
-        "  ┃  1. Red",
-        "  ┃     Like a rose",
-        "  ┃  2. Green",
-        "  ┃     Like grass",
-        "  ┃  3. Blue",
-    ]
-    options = [{"label": label} for label in ("Red", "Green", "Blue", "White")]
-    asked = hooks(
-        BUSY_NOW, ("question.asked", {"questions": [{"question": "Which?", "options": options}]}), tool="opencode"
-    )
+    cut = ["  ┃  Which?", "  ┃", *(f"  ┃  {row}" for row in ("1. Red", "   Like a rose", "2. Green", "3. Blue"))]
+    labels = ("Red", "Green", "Blue", "White")
+    question = {"question": "Which?", "options": [{"label": label} for label in labels]}
+    asked = hooks(BUSY_NOW, ("question.asked", {"questions": [question]}), tool="opencode")
     told = decide(facts(cut, tool="opencode", said=asked)).agent
-    assert (told.reason, told.source, told.options) == ("question", "hook", ("Red", "Green", "Blue", "White"))
+    assert (told.reason, told.source, told.options) == ("question", "hook", labels)
     assert decide(facts(cut, tool="opencode")).agent.state == "unknown"
-
-
-def test_hostile_input_costs_little():
-    """Patterns that go back and forth would take minutes on such lines."""
-    lines = texts.clean_lines("\n".join(["❯ " + "─" * 290, "● API Error: " + "a " * 140, "⎿ " * 140] * 8))
-    began = time.process_time()
-    decide(facts(lines))
-    assert time.process_time() - began < 5
 
 
 @table(
@@ -1390,8 +1138,6 @@ def test_hostile_input_costs_little():
         (60, 0, None, "ended"),
         (2, 0, 1, "ended"),
         (45, 43, None, "starting"),  # a busy machine needs so long from the container's start to guest/tool.sh
-        (43.5, 43, 1, "ended"),
-        (90, 43, None, "ended"),
     ],
 )
 def test_a_tool_whose_process_is_not_there_yet_has_not_crashed(seconds, noted, code, expected):
@@ -1399,9 +1145,3 @@ def test_a_tool_whose_process_is_not_there_yet_has_not_crashed(seconds, noted, c
     times = {"now": 1000.0 + seconds, "started": 1000.0, "ended": 1000.0 + noted}
     facts = Facts(tool="claude", **times, looked=True, is_alive=False, exit_code=code)
     assert decide(facts).agent.state == expected
-
-
-def test_a_plan_that_is_cut_ends_in_an_ellipsis():
-    limit = texts.DETAIL_LIMIT
-    assert texts.clean_block("x" * limit) == "x" * limit
-    assert texts.clean_block("x" * (limit + 1)) == "x" * (limit - 1) + "…"

@@ -14,7 +14,7 @@ from clincus_features import agents
 from clincus_features.agents import reading
 from clincus_features.agents.reading import Known, facts_before_look
 from clincus_features.agents.records import Record, Records
-from clincus_features.agents.state import Agent, Decision, Facts, Held, Past, Said, Seen
+from clincus_features.agents.state import Agent, Facts, Held, Past, Said, Seen
 from tests.builders import a_session
 from tests.programs import DEADLINE, wait_until
 from tests.table import table
@@ -64,9 +64,19 @@ class Container:
 
 @pytest.fixture
 def container(monkeypatch) -> Container:
+    return stand_in(monkeypatch)
+
+
+def stand_in(monkeypatch) -> Container:
+    """A container that the watch looks at."""
     made = Container()
     monkeypatch.setattr(agents, "look", made.look)
     return made
+
+
+def stand_still(monkeypatch) -> None:
+    """The clock of what is due stands still, as a busy machine does, or its disk, between two lines of a test."""
+    monkeypatch.setattr(agents.time, "monotonic", lambda: 1000.0)
 
 
 @pytest.fixture
@@ -81,8 +91,7 @@ def watch(app, container) -> agents.Watch:
 
 @pytest.fixture
 def still(monkeypatch) -> None:
-    """The clock of what is due stands still, as a busy machine does, or its disk, between two lines of a test."""
-    monkeypatch.setattr(agents.time, "monotonic", lambda: 1000.0)
+    stand_still(monkeypatch)
 
 
 def said(state: str, reason: str = "", ago: float = 10.0) -> Said:
@@ -95,16 +104,6 @@ def next_look(watch: agents.Watch) -> float | None:
     return None if due is None else round(due - agents.time.monotonic(), 1)
 
 
-def test_a_session_is_looked_at_when_it_starts_and_when_it_rings(watch, container):
-    container.say(said("idle"))
-    watch.tell("started", SESSION)
-    watch.work("")
-    assert len(container.looks) == 1
-    watch.tell("ring", SESSION)
-    watch.work("")
-    assert len(container.looks) == 2
-
-
 def test_a_session_is_followed_from_the_moment_when_its_start_is_complete(watch):
     """The container may have started long before: a tool that has not begun by then has not crashed."""
     before = agents.time.time()
@@ -115,22 +114,20 @@ def test_a_session_is_followed_from_the_moment_when_its_start_is_complete(watch)
 
 
 REST = {
-    "idle": (said("idle"), {}, None),
     "done": (said("done"), {}, None),
-    "failed": (said("failed", "auth"), {}, None),
     "ended": (said("working"), {"exit_code": 0}, None),
     "unknown": (said(""), {"tool": "shell"}, None),
     "working": (said("working"), {}, agents.SLOW_LOOK),
-    "waiting": (said("waiting", "question"), {}, agents.SLOW_LOOK),
     "starting": (said(""), {"started": NOON - 5}, agents.SLOW_LOOK),
     "a hook of just now": (said("done", ago=1.5), {}, 0.7),
     "a container that cannot ring": (said("idle"), {"can_ring": False}, agents.SLOW_LOOK),
 }
 
 
-@pytest.mark.usefixtures("still")
-@pytest.mark.parametrize(("words", "more", "expected"), REST.values(), ids=REST.keys())
-def test_nothing_is_asked_of_a_tool_at_rest_that_is_to_ring(watch, container, words, more, expected):
+@table(("words", "more", "expected"), REST.values(), ids=REST.keys())
+def test_nothing_is_asked_of_a_tool_at_rest_that_is_to_ring(tmp_path, monkeypatch, words, more, expected):
+    stand_still(monkeypatch)
+    container, watch = stand_in(monkeypatch), agents.Watch(App(tmp_path))
     container.say(words, **more)
     watch.tell("started", SESSION)
     watch.work("")
@@ -148,10 +145,11 @@ RESTING = {
 }
 
 
-@pytest.mark.usefixtures("still")
-@pytest.mark.parametrize(("words", "lines"), RESTING.values(), ids=RESTING.keys())
-def test_a_tool_at_rest_rings_when_it_writes(watch, container, words, lines):
+@table(("words", "lines"), RESTING.values(), ids=RESTING.keys())
+def test_a_tool_at_rest_rings_when_it_writes(tmp_path, monkeypatch, words, lines):
     """No hook tells of a dialog that a person opens then."""
+    stand_still(monkeypatch)
+    container, watch = stand_in(monkeypatch), agents.Watch(App(tmp_path))
     container.say(words, lines=lines, has_screen=True)
     watch.tell("started", SESSION)
     watch.work("")
@@ -250,22 +248,17 @@ def test_what_was_seen_stays_so_after_a_restart_of_the_server(watch, container, 
 
 
 @pytest.mark.usefixtures("still")
-def test_a_look_that_fails_is_taken_again(watch, container, monkeypatch):
+def test_a_look_that_fails_or_of_which_nothing_can_be_made_is_taken_again(watch, container, monkeypatch):
     def fail(*arguments: object, **options: object) -> Known:
-        raise clincus.ClincusError("Incus is gone")
+        raise failures.pop()
 
-    monkeypatch.setattr(agents, "look", fail)
+    failures = [ValueError("a fault of ours"), clincus.ClincusError("Incus is gone")]
     watch.tell("started", SESSION)
-    watch.work("")
+    with monkeypatch.context() as patch:
+        patch.setattr(agents, "look", fail)
+        watch.work("")
     assert next_look(watch) == pytest.approx(agents.FAILED_LOOK)
-
-
-@pytest.mark.usefixtures("still")
-def test_a_look_that_nothing_can_be_made_of_is_taken_again(watch, container, monkeypatch):
-    def fail(*arguments: object) -> Decision:
-        raise ValueError("a fault of ours")
-
-    watch.tell("started", SESSION)
+    watch.tell("ring", SESSION)
     monkeypatch.setattr(agents, "decide", fail)
     with pytest.raises(ValueError, match="a fault of ours"):
         watch.work("")
@@ -366,10 +359,6 @@ def test_containers_that_hang_keep_no_other_waiting(watch, container, monkeypatc
         watch.work("")
 
 
-def test_a_session_that_does_not_run_has_no_agent(watch, container):
-    assert watch.decision(SESSION._replace(status="stopped")).agent.state == "none"
-
-
 ASKING = Agent("waiting", "question", "Which?", ("Red", "Green"), 5.0, turn=3, question=2)
 PAST = Past(ASKING, NOON - 3600, seen=Seen(2, 1, 3, 4.0), interrupted=Held(2, 3.0), held=Held(3, 4.0))
 
@@ -393,7 +382,7 @@ def test_what_is_kept_of_another_session_or_run_is_no_place_in_its_events(tmp_pa
     assert read.past == (PAST if "run" in other else Past())
 
 
-@table("text", ["", "[]", '{"session_id": "s"}', "{", '{"session_id": "s", "agent": 3, "past": {}}'])
+@table("text", ["", '{"session_id": "s"}', '{"session_id": "s", "agent": 3, "past": {}}'])
 def test_a_torn_record_is_none(tmp_path, text):
     (tmp_path / f"{SESSION.id}.json").write_text(text)
     assert Records(lambda: str(tmp_path)).read(SESSION).past == Past()

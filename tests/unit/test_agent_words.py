@@ -99,7 +99,7 @@ SHOWN: dict[str, Callable[[str, list[str], int], list[str]]] = {
 }
 
 
-@table("width", [200, 80, 40])
+@table("width", [200, 40])
 @table("show", SHOWN.values(), ids=SHOWN.keys())
 @table("tool", LINES)
 def test_what_an_agent_shows_is_no_state(tool, show, width):
@@ -118,18 +118,11 @@ def test_what_an_agent_shows_is_no_state(tool, show, width):
     assert misread == []
 
 
-def test_what_waits_for_gemini_is_work_below_anything_but_an_answer():
+def test_what_waits_below_the_work_does_not_hide_it():
     waits = ["  Queued (press ↑ to edit):", "    say hello"]
-    said = ["✦ It prints:", "  x"]
-    notice = [
-        "\u2139 Waiting for MCP servers to initialize... Slash",
-        "  commands are available and prompts will be queued.",
-    ]
+    notice = ["\u2139 Waiting for MCP servers to initialize... Slash commands are available."]
     rest = bodies.RESTS["gemini"]
-    assert states.answer(bodies.shown("gemini", said, waits, rest)) == ("idle", "")
-    assert states.answer(bodies.shown("gemini", said, notice, waits, rest)) == ("working", "")
-
-
-def test_the_spinner_of_codex_counts_above_what_waits_below_it():
+    assert states.answer(bodies.shown("gemini", ["✦ It prints:", "  x"], waits, rest)) == ("idle", "")
+    assert states.answer(bodies.shown("gemini", notice, waits, rest)) == ("working", "")
     lines = ["• Working (3s • esc to interrupt)", "• Queued follow-up inputs", "  ↳ and then"]
     assert states.answer(bodies.shown("codex", lines, bodies.RESTS["codex"])) == ("working", "")
