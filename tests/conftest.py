@@ -42,7 +42,7 @@ from clincus_features.network.devices import socket_path
 from tests import costs, outcomes
 from tests.incus_bed import Bed, image_cache, own_daemon, own_project
 from tests.leftovers import Snapshot
-from tests.programs import LAST_WORDS, NO_CHECKPOINTS, RENEWED, Server, git, program
+from tests.programs import LAST_WORDS, NO_CHECKPOINTS, RENEWED, Server, close_connections, git, program
 
 # A job that a script runs in the background has SIGINT ignored, one of nohup has SIGHUP, and both hand that on: no test
 # of Ctrl-C would end, and no program would go with its terminal.
@@ -209,6 +209,7 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """A test ends what it started; tests/leftovers.py says what counts. It is set up first, so it looks last."""
     before = Snapshot()
     yield
+    close_connections()
     left = before.left_after_a_while()
     bed = request.node.funcargs.get("bed")
     if bed is not None and bed.daemon is not None:

@@ -199,9 +199,25 @@ class Server:
         self.process.wait()
 
 
+CONNECTIONS: weakref.WeakSet[websocket_client.ClientConnection] = weakref.WeakSet()  # of this test
+
+
 def connect(url: str, **options: Any) -> websocket_client.ClientConnection:
-    """Open a WebSocket. A busy machine may take longer over the handshake or a pong than the library waits."""
-    return websocket_client.connect(url, **{"open_timeout": DEADLINE, "ping_timeout": DEADLINE, **options})
+    """Open a WebSocket, until the end of the test at the latest.
+
+    A busy machine may take longer over the handshake or a pong than the library waits.
+    """
+    made = websocket_client.connect(url, **{"open_timeout": DEADLINE, "ping_timeout": DEADLINE, **options})
+    CONNECTIONS.add(made)
+    return made
+
+
+def close_connections() -> None:
+    """Close those that are open, without a word: the server may have gone."""
+    for one in list(CONNECTIONS):
+        with contextlib.suppress(OSError):
+            one.socket.shutdown(socket.SHUT_RDWR)
+    CONNECTIONS.clear()
 
 
 PORTS = itertools.count(os.getpid() * 10)
