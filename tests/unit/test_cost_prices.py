@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 
@@ -24,31 +25,21 @@ def price(model: str, *tokens: int, prices: Prices | None = None, at: str = "202
 @table(
     ("written", "name"),
     [
-        ("claude-opus-4-5-20251101", "claude-opus-4-5"),
         ("us.anthropic.claude-opus-4-5-20251101-v1:0", "claude-opus-4-5"),
         ("global.anthropic.claude-opus-4-6-v1", "claude-opus-4-6"),
         ("us-gov.anthropic.claude-3-5-sonnet-20241022-v2:0", "claude-3-5-sonnet"),
-        ("anthropic.claude-haiku-5-5", "claude-haiku-5-5"),
         ("arn:aws:bedrock:us-east-1:1:inference-profile/eu.anthropic.claude-opus-5", "claude-opus-5"),
-        ("claude-opus-4-5@20251101", "claude-opus-4-5"),
         ("claude-3-5-sonnet-v2@20241022", "claude-3-5-sonnet"),
-        ("anthropic/claude-opus-4.5", "claude-opus-4-5"),
         ("openrouter/anthropic/Claude-Opus-4.5", "claude-opus-4-5"),
-        ("anthropic/claude-opus-4.5:nitro", "claude-opus-4-5"),
         ("anthropic/claude-opus-4.5-20251101:floor[1m]", "claude-opus-4-5"),
         ("anthropic/claude-3.7-sonnet:thinking", "claude-3-7-sonnet"),
         ("anthropic/claude-4.5-sonnet-20250929", "claude-sonnet-4-5"),
-        ("anthropic/claude-4-sonnet-20250522:beta", "claude-sonnet-4"),
-        ("anthropic/claude-5.5-haiku-20260801", "claude-haiku-5-5"),
         ("anthropic/claude-3.5-haiku-20241022", "claude-3-5-haiku"),
         ("openai/gpt-5.5-20260423:exacto", "gpt-5.5"),
         ("anthropic/claude-opus-4.5:online", "claude-opus-4-5:online"),
         ("my/model:7b", "model:7b"),
-        ("claude-sonnet-4-5[1m]", "claude-sonnet-4-5"),
-        ("claude-sonnet-4-20250514", "claude-sonnet-4"),
         ("openai/gpt-6.1-sol-2026-09-29", "gpt-6.1-sol"),
         ("models/gemini-2.5-pro", "gemini-2.5-pro"),
-        ("", ""),
     ],
 )
 def test_a_name_of_any_provider_is_reduced_to_that_of_the_maker(written, name):
@@ -59,22 +50,15 @@ def test_a_name_of_any_provider_is_reduced_to_that_of_the_maker(written, name):
     ("model", "tokens", "dollars"),
     [
         ("us.anthropic.claude-opus-4-5-20251101-v1:0", 1000, 0.005),
-        ("claude-fable-5-2", 1000, 0.008),
         ("claude-haiku-5-5", 100_000, 0.01),
         ("claude-haiku-5-5", 100_001, 0.0500005),
-        ("claude-sonnet-4-6", 200_001, 0.600003),
-        ("claude-sonnet-4-5", 200_001, None),
         ("gpt-6.1-sol", 272_000, 0.544),
         ("gpt-6.1-sol", 272_001, 1.088004),
-        ("gemini-2.5-pro", 200_001, 0.5000025),
         ("claude-opus-9", 1, None),
         ("anthropic/claude-opus-4.5:free", 1, 0),
-        ("meta-llama/llama-9:free", 1000, 0),
         ("anthropic/claude-opus-4.5:extended", 1, None),
-        ("anthropic/claude-opus-4.5:online", 1, None),
         ("claude-opus-4-5:free", 1, None),
         ("anthropic/claude-4.5-sonnet-20250929:nitro", 1000, 0.003),
-        ("", 1, None),
     ],
 )
 def test_each_model_has_its_own_price_and_threshold(model, tokens, dollars):
@@ -105,14 +89,14 @@ def test_no_row_of_the_table_hides_another():
 def configured(tmp_path, monkeypatch):
     """A function that gives the configuration with a text as the user's file."""
     monkeypatch.setattr(clincus, "SYSTEM_CONFIG", str(tmp_path / "none"))
+    return functools.partial(configuration, tmp_path)
 
-    def load(text: str) -> clincus.Config:
-        path = Path(tmp_path, ".config/clincus/config.toml")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"[cost.prices]\n{text}\n")
-        return clincus.load_config({"HOME": str(tmp_path)})
 
-    return load
+def configuration(home: Path, text: str) -> clincus.Config:
+    path = home / ".config/clincus/config.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"[cost.prices]\n{text}\n")
+    return clincus.load_config({"HOME": str(home)})
 
 
 def test_own_prices_beat_the_table_and_the_longer_pattern_beats_the_shorter(configured):
@@ -130,26 +114,23 @@ def test_an_own_price_may_have_a_threshold(configured):
     assert price("local", 50_000, 0, 1, prices=prices) == pytest.approx(0.50003)
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "words"),
     [
-        ("local = 5", "write 4 prices for a million tokens (input, output, cache read, cache write)"),
-        ("local = [1, 2, 3]", "write 4 prices for a million tokens (input, output, cache read, cache write)"),
+        ("local = 5", "write 4 prices"),
+        ("local = [1, 2, 3]", "write 4 prices"),
         ("local = [1, 2, 3, 4, 5]", "there are 5"),
-        ('local = [1, 2, 3, "4"]', "write a number, 0 or more"),
-        ("local = [1, 2, 3, true]", "write a number, 0 or more"),
-        ("local = [1, 2, 3, -1]", "write a number, 0 or more"),
-        ("local = [1, 2, 3, nan]", "write a number, 0 or more"),
-        ("local = [1, 2, 3, inf]", "write a number, 0 or more"),
-        ("local = [1, 2, 3, 20000]", "a price is at most 10000 dollars for a million tokens"),
-        ("local = [1, 2, 3, 4, 0, 1, 2, 3, 4]", "entry 5 is a whole number of tokens"),
-        ("local = [1, 2, 3, 4, 1.5, 1, 2, 3, 4]", "entry 5 is a whole number of tokens"),
-        ('"(a+)+" = [1, 2, 3, 4]', "write a model's name in small letters; * stands for anything"),
-        ('"*" = [1, 2, 3, 4]', "write a model's name in small letters"),
+        *((f"local = [1, 2, 3, {wrong}]", "0 or more") for wrong in ('"4"', "true", "-1", "nan", "inf")),
+        ("local = [1, 2, 3, 20000]", "at most 10000"),
+        ("local = [1, 2, 3, 4, 0, 1, 2, 3, 4]", "entry 5 is a whole number"),
+        ("local = [1, 2, 3, 4, 1.5, 1, 2, 3, 4]", "entry 5 is a whole number"),
+        ('"(a+)+" = [1, 2, 3, 4]', "a model's name in small letters"),
+        ('"*" = [1, 2, 3, 4]', "a model's name in small letters"),
     ],
 )
-def test_a_price_that_does_not_fit_is_told_in_words(configured, text, words):
+def test_a_price_that_does_not_fit_is_told_in_words(tmp_path, monkeypatch, text, words):
+    monkeypatch.setattr(clincus, "SYSTEM_CONFIG", str(tmp_path / "none"))
     with pytest.raises(clincus.ConfigError) as caught:
-        configured(text)
+        configuration(tmp_path, text)
     assert words in str(caught.value)
     assert "cost.prices" in str(caught.value)

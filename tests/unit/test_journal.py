@@ -107,32 +107,21 @@ def break_down(_request: object) -> object:
     raise ZeroDivisionError("a bug")
 
 
-@pytest.mark.parametrize(
-    ("handler", "error", "outcome", "status"),
-    [
-        (lambda request: {"result": "queued"}, None, "queued", 202),
-        (lambda request: clincus.Response(204), None, "done", 204),
-        (fail, clincus.ClincusError, "it waits for an answer", 409),
-        (break_down, ZeroDivisionError, "a bug", 500),
-    ],
-)
-def test_each_write_has_a_line_with_who_what_and_how_it_ended(office, handler, error, outcome, status):
-    if error:
+def test_each_write_has_a_line_with_who_what_and_how_it_ended(office):
+    office.ask()
+    office.ask(lambda request: clincus.Response(204))
+    for handler, error in ((fail, clincus.ClincusError), (break_down, ZeroDivisionError)):
         with pytest.raises(error):
             office.ask(handler)
-    else:
-        office.ask(handler)
-    (line,) = office.audit()
-    assert line["at"]
-    assert line["milliseconds"] >= 0
-    assert {key: line[key] for key in ("uid", "from", "action", "session", "outcome", "status")} == {
-        "uid": os.getuid(),
-        "from": "127.0.0.1",
-        "action": "send_prompt",
-        "session": ID,
-        "outcome": outcome,
-        "status": status,
-    }
+    lines = office.audit()
+    assert [(line["outcome"], line["status"]) for line in lines] == [
+        *(("queued", 202), ("done", 204), ("it waits for an answer", 409), ("a bug", 500))
+    ]
+    same = {"uid": os.getuid(), "from": "127.0.0.1", "action": "send_prompt", "session": ID}
+    for line in lines:
+        assert same.items() <= line.items()
+        assert line["at"]
+        assert line["milliseconds"] >= 0
 
 
 def test_what_was_said_and_the_token_are_in_no_file(office, capsys):
@@ -141,42 +130,28 @@ def test_what_was_said_and_the_token_are_in_no_file(office, capsys):
         office.ask(fail, text="a secret")
     written = b"".join(path.read_bytes() for path in office.folder.rglob("*") if path.is_file())
     assert b"send_prompt" in written
+    modes = [path.stat().st_mode for path in (office.folder, *office.folder.rglob("*"))]
+    assert len(modes) == 4
+    assert not any(stat.S_IMODE(mode) & 0o077 for mode in modes), "the files are for their owner only"
     assert b"secret" not in written + capsys.readouterr().err.encode()
 
 
 def test_who_shows_the_token_is_not_taken_for_the_user_of_the_connection(office):
     office.ask(peer=clincus.Peer("10.0.0.7", ("10.0.0.1", 3000), "this connection comes from another machine"))
-    assert [(line["by"], line["from"]) for line in office.audit()] == [("the token", "10.0.0.7")]
-
-
-def test_a_session_that_a_request_creates_is_named(office):
-    office.journal.follow(lambda request: {"id": ID}, PROMPT, office.request(id=None))
-    assert [line["session"] for line in office.audit()] == [ID]
+    office.journal.follow(lambda request: {"id": ID}, PROMPT, office.request(id=None))  # which creates a session
+    told = [(line["by"], line["from"], line["session"]) for line in office.audit()]
+    assert told == [("the token", "10.0.0.7", ID), (clincus.user_name(os.getuid()), "127.0.0.1", ID)]
 
 
 def test_a_terminal_is_written_down_as_it_opens_and_as_it_closes(office):
+    office.ask(lambda request: None, path="/ws/terminal/x", readonly=True)
+    assert not (office.folder / "audit.jsonl").exists(), "who only watches writes nothing"
     seen = []
     office.ask(lambda request: seen.append(office.audit()[-1]["outcome"]), path="/ws/terminal/x")
     assert seen == ["opened"]
-    assert [line["outcome"] for line in office.audit()] == ["opened", "closed"]
-
-
-def test_a_terminal_that_is_refused_never_opened(office):
     with pytest.raises(clincus.ClincusError):
         office.ask(fail, path="/ws/terminal/x", id="clincus-ffffff-1")
-    assert [line["outcome"] for line in office.audit()] == ["it waits for an answer"]
-
-
-def test_who_only_watches_a_terminal_writes_nothing(office):
-    office.ask(lambda request: None, path="/ws/terminal/x", readonly=True)
-    assert not (office.folder / "audit.jsonl").exists()
-
-
-def test_the_files_are_for_their_owner_only(office):
-    office.ask()
-    paths = [office.folder, office.folder / "sessions", *office.folder.rglob("*.jsonl")]
-    assert len(paths) == 4
-    assert [path for path in paths if stat.S_IMODE(path.stat().st_mode) & 0o077] == []
+    assert [line["outcome"] for line in office.audit()] == ["opened", "closed", "it waits for an answer"]
 
 
 def test_the_log_of_a_session_tells_requests_runs_and_its_tool_newest_first(office):
@@ -207,9 +182,6 @@ def test_the_log_of_a_deleted_session_stays(office):
     office.happen("deleted")
     office.registry.compare_one(next(office.registry.questions), ID, None)
     assert office.log() == ["The container is deleted"]
-
-
-def test_a_session_that_never_was_is_404(office):
     with pytest.raises(clincus.ClincusError) as caught:
         office.log("clincus-ffffff-1")
     assert caught.value.status == 404
@@ -220,24 +192,22 @@ def test_an_id_from_incus_leads_to_no_other_file(id):
     assert journal.log_name(id) == ""
 
 
-@pytest.mark.parametrize(
-    ("agent", "words"),
-    [
-        (
-            {"state": "waiting", "reason": "permission", "text": "Bash: curl -H 'Key: a secret'"},
-            "The tool asks for permission",
-        ),
-        ({"state": "failed", "reason": "other", "text": "a secret"}, "The tool has failed"),
-        ({"state": "ended", "reason": "crashed", "text": "exit code 137"}, "The tool has crashed: exit code 137"),
-        (
-            {"state": "stuck", "reason": "", "text": "nothing has moved"},
-            "The tool seems to be stuck: nothing has moved",
-        ),
-    ],
-)
-def test_what_a_tool_does_is_told_in_words_of_ours(office, agent, words):
-    office.happen(agent=agent)
-    assert office.log() == [words]
+def test_what_a_tool_does_is_told_in_words_of_ours(office):
+    for state, reason, text in (
+        ("waiting", "permission", "Bash: curl -H 'Key: a secret'"),
+        ("failed", "other", "a secret"),
+        ("ended", "crashed", "exit code 137"),
+        ("stuck", "", "nothing has moved"),
+    ):
+        office.happen(agent={"state": state, "reason": reason, "text": text})
+    assert office.log() == [
+        "The tool seems to be stuck: nothing has moved",
+        "The tool has crashed: exit code 137",
+        "The tool has failed",
+        "The tool asks for permission",
+    ]
+    states = clincus.load_contract()["components"]["schemas"]["Agent"]["properties"]["state"]["enum"]
+    assert [state for state in states if state not in journal.DOINGS] == []
 
 
 def test_what_becomes_of_a_session_without_a_request_is_told(office):
@@ -255,25 +225,6 @@ def test_what_becomes_of_a_session_without_a_request_is_told(office):
     ]
 
 
-@table(
-    ("operation", "values", "words"),
-    [
-        ("delete_session", {"force": False}, "Stop the session"),
-        ("delete_session", {"force": True}, "Delete the container"),
-        ("send_prompt", {}, "Type a prompt"),
-    ],
-)
-def test_a_request_is_told_by_what_it_asked_for(operation, values, words):
-    everything = [one for item in clincus.load_contract()["paths"].values() for one in item.values()]
-    found = next(one for one in everything if isinstance(one, dict) and one.get("operationId") == operation)
-    assert journal.asked_for(found, values) == words
-
-
-def test_every_state_of_a_tool_has_its_words():
-    states = clincus.load_contract()["components"]["schemas"]["Agent"]["properties"]["state"]["enum"]
-    assert [state for state in states if state not in journal.DOINGS] == []
-
-
 def test_an_error_cannot_make_an_entry_long(office):
     def fail_at_length(_request: object) -> object:
         raise clincus.ClincusError("x" * 10_000, 409)
@@ -283,22 +234,19 @@ def test_an_error_cannot_make_an_entry_long(office):
     assert len(office.audit()[0]["outcome"]) == journal.TEXT_LIMIT
 
 
-@pytest.mark.parametrize("restarts", [False, True], ids=["its tool", "its tool and its container"])
-def test_a_container_cannot_push_out_what_persons_asked_for(office, restarts):
+def test_a_container_cannot_push_out_what_persons_asked_for(office):
     """It may change what its tool does once a second, and restart itself, for as long as it likes."""
     office.happen("started")
     office.ask()
-    for number in range(2000):
+    for number in range(1500):
         office.happen(agent={"state": "working" if number % 2 else "idle", "reason": "", "text": ""})
-        if restarts:
-            office.happen("stopped")
-            office.starts(f"2026-01-01T{number // 60:02}:{number % 60:02}:00Z")
-    found = office.journal.entries(ID)
-    kinds = [entry["kind"] for entry in found]
+        office.happen("stopped")
+        office.starts(f"2026-01-01T{number // 60:02}:{number % 60:02}:00Z")
+    kinds = [entry["kind"] for entry in office.journal.entries(ID)]
     assert kinds.count("request") == 1
-    assert kinds.count("session") >= (50 if restarts else 1)
-    assert kinds[0] == ("session" if restarts else "agent"), "the newest are there"
-    assert kinds.count("agent") in range(50, 2000)
+    assert kinds.count("session") >= 50
+    assert kinds[0] == "session", "the newest are there"
+    assert kinds.count("agent") in range(50, 1500)
     files = list((office.folder / "sessions").iterdir())
     assert [(file.suffix, file.stat().st_size <= journal.LOG_SIZE) for file in files] == [(".jsonl", True)]
 
@@ -313,19 +261,6 @@ def test_a_file_that_is_full_gives_way_and_the_oldest_goes(tmp_path):
     names = ["a.jsonl", "a.jsonl.1", "a.jsonl.2"]
     assert sorted(os.listdir(tmp_path)) == names
     assert [(tmp_path / name).read_text().split() for name in names] == [["8", "9"], ["6", "7"], ["4", "5"]]
-
-
-def test_a_full_log_takes_in_the_second_file_of_older_versions(tmp_path):
-    path = tmp_path / "a.jsonl"
-    old = [{"at": str(number), "kind": "request", "what": "old"} for number in range(2)]
-    (tmp_path / "a.jsonl.1").write_bytes(b"".join(map(journal.line_of, old)))
-    filler = journal.line_of({"at": "2", "kind": "agent", "what": "x" * 200})
-    path.write_bytes(filler * (journal.LOG_SIZE // len(filler) + 1))
-    journal.append_entry({"at": "3", "kind": "request", "what": "new"}, str(path))
-    assert os.listdir(tmp_path) == ["a.jsonl"]
-    asked = [entry["at"] for entry in journal.read_entries(str(path)) if entry["kind"] == "request"]
-    assert asked == ["3", "1", "0"]
-    assert path.stat().st_size <= journal.LOG_SIZE * 3 // 4
 
 
 def test_two_who_write_to_a_full_log_lose_nothing(tmp_path):
@@ -387,19 +322,6 @@ def test_a_journal_that_is_locked_holds_no_request_up_and_has_it_later(office, l
     assert office.log() == ["Type a prompt"] * 3
 
 
-def test_a_request_does_not_wait_for_a_lock_that_held_up_another(office, locked, monkeypatch):
-    waits = []
-    monkeypatch.setattr(journal, "lock_until", lambda file, end: waits.append(end) or block())
-    monkeypatch.setattr(journal, "time", SimpleNamespace(monotonic=lambda: 1000.0))
-    office.ask()
-    office.ask()
-    assert waits == [1000.5, 1000.5, 1000.0, 1000.0]
-
-
-def block() -> None:
-    raise BlockingIOError(11, "locked")
-
-
 def test_only_the_logs_of_the_newest_sessions_stay(tmp_path, monkeypatch):
     monkeypatch.setattr(journal, "LOGS_KEPT", 1)
     folder = tmp_path / "sessions"
@@ -458,32 +380,26 @@ def test_a_command_is_written_down_with_who_gave_it_and_how_it_ended(asked):
     assert asked.office.log() == ["Give a session a name"]
 
 
-@pytest.mark.parametrize("container", [ID, "box"])
-def test_a_command_that_changed_no_session_is_told_of_what_it_names(asked, container):
-    asked.context.options.container = container
-    asked.run(lambda context: 3)
-    assert [(line["session"], line["outcome"]) for line in asked.office.audit()] == [(container, "exit code 3")]
-
-
-def test_a_command_that_fails_says_why(asked):
+def test_a_command_that_changed_no_session_or_fails_is_told_of_what_it_names(asked):
+    for container in (ID, "box"):
+        asked.context.options.container = container
+        asked.run(lambda context: 3)
     with pytest.raises(clincus.ClincusError):
         asked.run(refuse)
-    assert {line["outcome"] for line in asked.office.audit()} == {"there is no such session"}
+    told = [(line["session"], line["outcome"]) for line in asked.office.audit()]
+    assert told == [(ID, "exit code 3"), ("box", "exit code 3"), ("box", "there is no such session")]
 
 
-def test_a_command_whose_journal_cannot_be_written_ends_as_it_would(asked, monkeypatch, capsys):
-    monkeypatch.setattr(journal, "append_line", fill_the_disk)
-    assert asked.run(lambda context: 0) == 0
-    assert "the journal cannot be written" in capsys.readouterr().err
-
-
-def test_a_command_whose_journal_is_locked_ends_as_it_would(asked, monkeypatch, capsys):
+def test_a_command_whose_journal_is_locked_or_full_ends_as_it_would(asked, monkeypatch, capsys):
     monkeypatch.setattr(journal, "LOCK_PATIENCE", 0.01)
     asked.office.folder.mkdir(parents=True)
     with (asked.office.folder / "audit.jsonl").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert asked.run(lambda context: 0) == 0
     assert "another process keeps it locked" in capsys.readouterr().err
+    monkeypatch.setattr(journal, "append_line", fill_the_disk)
+    assert asked.run(lambda context: 0) == 0
+    assert "the journal cannot be written" in capsys.readouterr().err
 
 
 def test_a_command_that_only_shows_or_asks_the_server_has_no_line_of_its_own():

@@ -18,7 +18,7 @@ from clincus_features import idempotency, notify
 from clincus_features.notify import Notifier, store, vapid
 from clincus_features.notify.agenda import Agenda
 from clincus_features.notify.hours import quiet_for
-from clincus_features.notify.news import News, Told, is_told, read_news, remember
+from clincus_features.notify.news import News, is_told, read_news, remember
 from clincus_features.notify.outbox import BACKOFF, PUSH_SERVICES, check_endpoint, contact_for, fill, without_mentions
 from tests.push_service import LOCAL_SERVICES, PushService
 from tests.table import table
@@ -122,36 +122,25 @@ class Caller:
 # ---- what is worth a call
 
 
-@pytest.mark.parametrize(
-    ("agent", "title"),
-    [
-        ({"state": "waiting", "reason": "question"}, "app-1 asks you a question"),
-        ({"state": "waiting", "reason": "something new"}, "app-1 waits for you"),
-        ({"state": "done"}, "app-1 is done"),
-        ({"state": "failed", "reason": "rate_limit"}, "app-1 has reached its limit"),
-        ({"state": "stuck"}, "app-1 seems to be stuck"),
-        ({"state": "ended", "reason": "crashed"}, "app-1 has crashed"),
-        ({"state": "ended"}, None),
-        ({"state": "working"}, None),
-        ({"state": "idle"}, None),
-        ({"state": "unknown"}, None),
-        ({"state": "waiting", "seen": True}, None),
-        ({}, None),
-    ],
-)
-def test_only_what_needs_a_person_and_was_not_seen_is_news(caller, agent, title):
-    news = read_news(caller.registry.get(ONE), agent, ON, False)
-    assert (news.document()["title"] if news else None) == title
-
-
-def test_a_state_that_the_config_leaves_out_is_no_news(caller):
-    assert read_news(caller.registry.get(ONE), {"state": "done"}, ["waiting"], False) is None
-
-
-def test_what_a_tool_says_stays_here_unless_the_config_lets_it_out(caller):
-    agent, session = {"state": "waiting", "text": "Delete all?"}, caller.registry.get(ONE)
-    texts = [read_news(session, agent, ON, with_text).text for with_text in (False, True)]
-    assert texts == ["", "Delete all?"]
+def test_only_what_needs_a_person_and_was_not_seen_is_news(caller):
+    titles = {
+        "app-1 asks you a question": {"state": "waiting", "reason": "question"},
+        "app-1 waits for you": {"state": "waiting", "reason": "something new"},
+        "app-1 is done": {"state": "done"},
+        "app-1 has reached its limit": {"state": "failed", "reason": "rate_limit"},
+        "app-1 seems to be stuck": {"state": "stuck"},
+        "app-1 has crashed": {"state": "ended", "reason": "crashed"},
+    }
+    session = caller.registry.get(ONE)
+    for title, agent in titles.items():
+        assert read_news(session, agent, ON, False).document()["title"] == title
+    for state in ("ended", "working", "idle", "unknown"):
+        assert read_news(session, {"state": state}, ON, False) is None
+    assert read_news(session, {"state": "waiting", "seen": True}, ON, False) is None
+    assert read_news(session, {}, ON, False) is None
+    assert read_news(session, {"state": "done"}, ["waiting"], False) is None, "the config leaves it out"
+    texts = [read_news(session, {"state": "waiting", "text": "Delete?"}, ON, with_text).text for with_text in (0, 1)]
+    assert texts == ["", "Delete?"], "what a tool says stays here unless the config lets it out"
 
 
 @table(
@@ -179,43 +168,30 @@ def test_an_alarm_is_told_by_its_time():
     assert not is_told(last, "talk", alarm._replace(since="2026-01-01T10:00:01Z"))
 
 
-def test_the_calls_of_an_older_clincus_tell_no_number_and_lose_no_device(tmp_path):
-    device = {"id": "a", "endpoint": "https://push.test/1", "name": "phone", "origin": "", "created_at": ""}
-    document = {"devices": [device], "told": {"talk": {"state": "done", "reason": "", "at": "2026"}}, "webhook": None}
-    (tmp_path / ".clincus").mkdir()
-    (tmp_path / ".clincus" / "push.json").write_text(json.dumps(document))
-    state = store.read({"HOME": str(tmp_path)})
-    assert (state.devices["a"].name, state.told["talk"]) == ("phone", Told(at="2026"))
-
-
 # ---- when
 
 
-@pytest.mark.parametrize(("state", "dwell"), [("waiting", 6), ("done", 4), ("failed", 4), ("stuck", 4)])
-def test_a_person_is_called_when_a_state_has_lasted(caller, service, state, dwell):
+def test_a_person_is_called_when_a_state_has_lasted(caller, service):
     caller.add(service.endpoint("phone"))
-    caller.agent(state)
-    caller.wait(dwell - 0.1)
-    assert service.pushes == []
-    caller.wait(0.2)
-    assert [push.name for push in service.pushes] == ["phone"]
+    for count, (state, dwell, id) in enumerate((("waiting", 6, ONE), ("done", 4, TWO)), 1):
+        caller.agent(state, id=id)
+        caller.wait(dwell - 0.1)
+        assert len(service.pushes) == count - 1
+        caller.wait(0.2)
+        assert [push.name for push in service.pushes] == ["phone"] * count
 
 
-@pytest.mark.parametrize("then", [{"state": "working"}, {"state": "waiting", "seen": True}])
-def test_nobody_is_called_for_what_is_over_or_seen_by_then(caller, service, then):
+def test_nobody_is_called_for_what_is_over_or_seen_by_then(caller, service):
     caller.add(service.endpoint("phone"))
-    caller.agent("waiting")
-    caller.wait(4)
-    caller.agent(**then)
-    caller.wait(100)
-    assert service.pushes == []
-
-
-def test_a_session_that_is_deleted_calls_nobody(caller, service):
-    caller.add(service.endpoint("phone"))
-    caller.agent("waiting")
-    caller.notifier.tell("deleted", caller.registry.get(ONE))
-    caller.wait(100)
+    for over in (
+        lambda: caller.agent("working"),
+        lambda: caller.agent("waiting", seen=True),
+        lambda: caller.notifier.tell("deleted", caller.registry.get(ONE)),
+    ):
+        caller.agent("waiting")
+        caller.wait(4)
+        over()
+        caller.wait(100)
     assert service.pushes == []
 
 
@@ -230,7 +206,7 @@ def test_an_event_is_told_once_however_often_its_words_change(caller, service):
     assert len(service.pushes) == 1
 
 
-def test_the_next_event_of_a_session_waits_out_a_minute(caller, service):
+def test_the_next_event_of_a_session_waits_out_a_minute_unless_a_person_has_looked(caller, service):
     caller.add(service.endpoint("phone"))
     caller.agent("waiting", "question")
     caller.wait(6)
@@ -240,11 +216,14 @@ def test_the_next_event_of_a_session_waits_out_a_minute(caller, service):
     assert len(service.pushes) == 1
     caller.wait(10)
     assert len(service.pushes) == 2
+    caller.agent("waiting", "permission", seen=True)
+    caller.agent("waiting", "question")
+    caller.wait(6)
+    assert len(service.pushes) == 3
 
 
-@pytest.mark.parametrize("seconds", [6, 60], ids=["the first call", "a call that was put off"])
-def test_a_session_is_looked_at_before_each_call(caller, service, seconds):
-    """Its question may have been answered since the last look."""
+def test_a_session_is_looked_at_before_each_call(caller, service):
+    """Its question may have been answered since the last look: before the first call, and one that was put off."""
     looks: list[float] = []
 
     def look(moment: str, session: clincus.Session) -> None:
@@ -254,58 +233,40 @@ def test_a_session_is_looked_at_before_each_call(caller, service, seconds):
             caller.agent("working")
 
     caller.add(service.endpoint("phone"))
-    if seconds == 60:
-        caller.agent("waiting", "question")
-        caller.wait(6)
-    before = len(service.pushes)
-    begin = caller.now
-    caller.app.extensions.listeners.append(look)
-    caller.agent("waiting", "permission")
-    caller.wait(90)
-    assert (looks[-1], len(service.pushes)) == (seconds - 1, before)
-
-
-def test_the_next_event_is_told_at_once_if_a_person_has_looked_in_between(caller, service):
-    caller.add(service.endpoint("phone"))
-    caller.agent("waiting", "question")
-    caller.wait(6)
-    caller.agent("waiting", "question", seen=True)
-    caller.agent("waiting", "permission")
-    caller.wait(6)
-    assert len(service.pushes) == 2
+    for seconds, calls in ((6, 0), (60, 1)):
+        if calls:
+            caller.agent("waiting", "question")
+            caller.wait(6)
+        begin = caller.now
+        caller.app.extensions.listeners[:] = [look]
+        caller.agent("waiting", "permission")
+        caller.wait(90)
+        assert (looks[-1], len(service.pushes)) == (seconds - 1, calls)
+        caller.app.extensions.listeners.clear()
 
 
 def test_a_device_in_use_is_not_called_and_any_other_is(caller, service):
     used = caller.add(service.endpoint("laptop"))
     caller.add(service.endpoint("phone"))
+
+    def called(state: str, pause: float, here: bool | None = None) -> list[str]:
+        before = len(service.pushes)
+        caller.wait(pause)
+        if here is not None:
+            caller.notifier.note_presence(caller.request(id=used, here=here))
+        caller.agent(state)
+        caller.wait(6)
+        return sorted(push.name for push in service.pushes[before:])
+
+    assert called("waiting", 0, here=True) == ["phone"]
+    assert called("done", 60) == ["laptop", "phone"], "the page has said nothing more"
     caller.notifier.note_presence(caller.request(id=used, here=True))
-    caller.agent("waiting")
-    caller.wait(6)
-    assert [push.name for push in service.pushes] == ["phone"]
-    caller.wait(60)  # the page has said nothing more
-    caller.agent("done")
-    caller.wait(6)
-    assert sorted(push.name for push in service.pushes) == ["laptop", "phone", "phone"]
-
-
-def test_a_device_that_is_left_is_called(caller, service):
-    id = caller.add(service.endpoint("laptop"))
-    for here in (True, False):
-        caller.notifier.note_presence(caller.request(id=id, here=here))
-    caller.agent("waiting")
-    caller.wait(6)
-    assert len(service.pushes) == 1
-
-
-def test_a_device_in_use_is_called_if_the_config_wants_no_quiet(caller, service):
+    assert called("waiting", 60, here=False) == ["laptop", "phone"], "it was left"
     caller.configure(quiet=False)
-    caller.notifier.note_presence(caller.request(id=caller.add(service.endpoint("laptop")), here=True))
-    caller.agent("waiting")
-    caller.wait(6)
-    assert len(service.pushes) == 1
+    assert called("done", 60, here=True) == ["laptop", "phone"]
 
 
-def test_a_new_server_keeps_key_and_devices_and_does_not_repeat_a_call(caller, service):
+def test_a_new_server_keeps_key_and_devices_and_tells_only_what_is_new(caller, service):
     caller.add(service.endpoint("phone"))
     before = caller.notifier.document()
     caller.agent("waiting")
@@ -315,17 +276,15 @@ def test_a_new_server_keeps_key_and_devices_and_does_not_repeat_a_call(caller, s
     caller.agent("waiting", age=3)
     caller.wait(600)
     assert len(service.pushes) == 1
+    files = Path(caller.environ["HOME"], ".clincus").iterdir()
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in files}
+    assert modes == {"push.json": 0o600, "push-key.pem": 0o600}
     after = caller.notifier.document()
     assert after["public_key"] == before["public_key"]
     assert [one["id"] for one in after["devices"]] == [one["id"] for one in before["devices"]]
-
-
-def test_a_new_server_tells_what_happened_while_none_ran(caller, service):
-    caller.add(service.endpoint("phone"))
-    caller.restart()
-    caller.agent("waiting", age=300)
+    caller.agent("waiting", id=TWO, age=300)  # it happened while no server ran
     caller.wait(6)
-    assert len(service.pushes) == 1
+    assert len(service.pushes) == 2
 
 
 def test_what_the_agents_feature_finds_out_reaches_the_listeners(caller):
@@ -345,16 +304,9 @@ def test_what_the_agents_feature_finds_out_reaches_the_listeners(caller):
 @table(
     ("hours", "zone", "now", "seconds"),
     [
-        ("", "", "2026-06-01T23:00:00+00:00", 0),
-        ("22:00-07:00", "UTC", "2026-06-01T21:59:59+00:00", 0),
         ("22:00-07:00", "UTC", "2026-06-01T22:00:00+00:00", 9 * 3600),
-        ("22:00-07:00", "UTC", "2026-06-02T06:59:30+00:00", 30),
         ("22:00-07:00", "UTC", "2026-06-02T07:00:00+00:00", 0),
-        ("12:30-13:00", "UTC", "2026-06-01T12:45:00+00:00", 15 * 60),
-        ("12:00-12:00", "UTC", "2026-06-01T12:00:00+00:00", 0),
         ("22:00-07:00", "Europe/Berlin", "2026-06-01T20:00:00+00:00", 9 * 3600),
-        ("22:00-07:00", "Asia/Kolkata", "2026-06-01T16:29:00+00:00", 0),
-        ("22:00-07:00", "Asia/Kolkata", "2026-06-01T16:30:00+00:00", 9 * 3600),
         ("22:00-07:00", "Europe/Berlin", "2026-03-28T21:00:00+00:00", 8 * 3600),  # the clock goes forward that night
         ("22:00-07:00", "Europe/Berlin", "2026-10-24T20:00:00+00:00", 10 * 3600),  # and back in this one
     ],
@@ -388,24 +340,16 @@ def test_nobody_is_called_in_quiet_hours_and_what_still_waits_is_told_at_their_e
     caller.wait(3600)
     assert [push.name for push in service.pushes] == ["phone"]
     assert [body["title"] for _, body in service.messages] == ["app-1 asks you a question"]
+    caller.set_clock("22:30")
+    caller.agent("done")
+    caller.wait(100)
+    caller.configure(quiet_hours="")
+    caller.notifier.look_at_all()
+    caller.wait(6)
+    assert len(service.pushes) == 2, "hours that are taken back hold no call any longer"
 
 
-def test_no_phone_is_woken_in_quiet_hours_to_close_what_is_over(caller, service):
-    caller.configure(quiet_hours="22:00-07:00", zone="UTC")
-    caller.set_clock("21:59")
-    id = caller.add(service.endpoint("phone"))
-    caller.agent("waiting", "question")
-    caller.wait(30)
-    caller.news(id)
-    caller.wait(60)
-    caller.agent("waiting", "question", seen=True)
-    caller.wait(8 * 3600)
-    assert len(service.pushes) == 1
-    caller.wait(2 * 3600)
-    assert len(service.pushes) == 2
-
-
-def test_what_a_phone_gets_late_makes_no_sound_in_quiet_hours(caller, service):
+def test_in_quiet_hours_no_phone_makes_a_sound_or_is_woken_to_close_what_is_over(caller, service):
     caller.configure(quiet_hours="22:00-07:00", zone="UTC")
     caller.set_clock("21:59")
     id = caller.add(service.endpoint("phone"))
@@ -414,50 +358,31 @@ def test_what_a_phone_gets_late_makes_no_sound_in_quiet_hours(caller, service):
     assert [one["silent"] for one in caller.news(id)] == [False]
     caller.wait(60)
     assert [one["silent"] for one in caller.news(id)] == [True]
-
-
-def test_quiet_hours_that_are_taken_back_hold_no_call_any_longer(caller, service):
-    caller.configure(quiet_hours="22:00-07:00", zone="UTC")
-    caller.set_clock("22:30")
-    caller.add(service.endpoint("phone"))
-    caller.agent("waiting")
-    caller.wait(60)
-    caller.configure(quiet_hours="")
-    caller.notifier.look_at_all()
-    caller.wait(6)
+    caller.agent("waiting", "question", seen=True)
+    caller.wait(8 * 3600)
     assert len(service.pushes) == 1
+    caller.wait(2 * 3600)
+    assert len(service.pushes) == 2
 
 
-def test_a_session_that_is_muted_calls_nobody_until_that_is_taken_back(caller, service):
-    caller.add(service.endpoint("phone"))
+def test_a_session_that_is_muted_calls_for_a_broken_seal_only_until_that_is_taken_back(caller, service):
+    id = caller.add(service.endpoint("phone"))
     caller.mute(True)
     caller.agent("waiting")
     caller.agent("waiting", id=TWO)
     caller.wait(60)
-    assert len(service.pushes) == 1
+    assert [one["id"] for one in caller.news(id)] == [TWO]
     caller.mute(False)
     caller.wait(6)
-    assert len(service.pushes) == 2
-
-
-def test_a_phone_closes_what_a_session_said_that_is_muted_now(caller, service):
-    id = caller.add(service.endpoint("phone"))
-    caller.agent("waiting")
-    caller.wait(6)
-    assert [one["id"] for one in caller.news(id)] == [ONE]
+    assert [one["id"] for one in caller.news(id)] == [ONE, TWO]
     caller.mute(True)
     caller.wait(6)
-    assert len(service.pushes) == 2
-    assert caller.news(id) == []
-
-
-def test_a_broken_seal_calls_for_a_muted_session_too(caller, service):
-    caller.add(service.endpoint("phone"))
-    caller.mute(True)
+    assert [one["id"] for one in caller.news(id)] == [TWO], "the phone closes what it said"
+    assert len(service.pushes) == 3
     alarm = {"state": "waiting", "reason": "protection", "text": "", "since": "2026-01-01T10:00:00Z", "seen": False}
     caller.notifier.hear_alarm(caller.registry.get(ONE), alarm)
-    caller.wait(6)
-    assert len(service.pushes) == 1
+    caller.wait(60)
+    assert len(service.pushes) == 4
 
 
 def test_a_device_without_sound_gets_silent_news_and_keeps_that(caller, service):
@@ -476,27 +401,26 @@ def test_a_device_without_sound_gets_silent_news_and_keeps_that(caller, service)
     assert caller.device(renewed)["sound"] is True
 
 
-@pytest.mark.parametrize(
-    ("agent", "with_text", "answers"),
+@table(
+    ("asked", "is_offered"),
     [
-        ({"reason": "question", "text": "Which port?"}, True, ["3000", "8080"]),
-        ({"reason": "permission", "text": "Run make?"}, True, ["3000", "8080"]),
-        ({"reason": "question", "text": "Which port?"}, False, []),
-        ({"reason": "question", "text": ""}, True, []),
-        ({"reason": "question", "text": "Why? " * 60}, True, []),
-        ({"reason": "plan", "text": "The plan"}, True, []),
-        ({"reason": "dialog", "text": "Trust it?"}, True, []),
-        ({"reason": "login", "text": "Log in"}, True, []),
+        (("question", "Which port?", True), True),
+        (("permission", "Run make?", True), True),
+        (("question", "Which port?", False), False),
+        (("question", "Why? " * 60, True), False),
+        (("plan", "The plan", True), False),
+        (("login", "Log in", True), False),
     ],
 )
-def test_a_notification_offers_answers_to_a_question_that_it_shows_whole(caller, service, agent, with_text, answers):
-    caller.configure(with_text=with_text)
-    id = caller.add(service.endpoint("phone"))
-    caller.agent("waiting", **agent, options=["3000", "8080", "another"])
+def test_a_notification_offers_answers_to_a_question_that_it_shows_whole(tmp_path, monkeypatch, asked, is_offered):
+    reason, text, with_text = asked
+    caller = Caller(tmp_path, monkeypatch, with_text=with_text)
+    id = caller.add("http://127.0.0.1:9/phone")
+    caller.agent("waiting", reason, text=text, options=["3000", "8080", "another"])
     caller.wait(6)
     (news,) = caller.news(id)
-    assert news["answers"] == answers
-    assert (news["number"] is not None) == bool(answers)
+    assert news["answers"] == (["3000", "8080"] if is_offered else [])
+    assert (news["number"] is not None) == is_offered
 
 
 @pytest.fixture
@@ -519,20 +443,16 @@ def test_what_the_page_changes_is_kept_and_the_rest_stays(change, tmp_path):
     assert config.get("notify.on") == ["waiting"]
 
 
-@pytest.mark.parametrize(
-    ("wish", "words"),
-    [
-        ({"on": ["weather"]}, "write waiting, done, failed or stuck"),
-        ({"quiet_hours": "22-7"}, "write two times of a day, such as 22:00-07:00"),
+def test_a_wish_that_cannot_be_is_refused_with_what_to_write(change):
+    for wish, words in (
+        ({"on": ["weather"]}, "write waiting, done"),
         ({"quiet_hours": "24:00-07:00"}, "write two times of a day"),
-        ({"zone": "Mars/Olympus"}, "this machine does not know that time zone"),
-        ({"zone": "../../etc/passwd"}, "write a time zone, such as Europe/Berlin"),
-    ],
-)
-def test_a_wish_that_cannot_be_is_refused_with_what_to_write(change, wish, words):
-    with pytest.raises(clincus.ClincusError, match=words) as caught:
-        change(**wish)
-    assert caught.value.status == 400
+        ({"zone": "Mars/Olympus"}, "does not know that time zone"),
+        ({"zone": "../../etc/passwd"}, "write a time zone"),
+    ):
+        with pytest.raises(clincus.ClincusError, match=words) as caught:
+            change(**wish)
+        assert caught.value.status == 400
 
 
 # ---- pushes
@@ -548,24 +468,22 @@ def test_a_push_says_nothing_but_who_asks_and_how_urgent_it_is(caller, service):
     assert push.headers["Content-Length"] == "0"
 
 
-ANSWERS = {
-    201: ("delivered", 1),
-    404: ("gone", 1),
-    410: ("gone", 1),
-    403: ("refused", 1),
-    429: ("failed", 1 + len(BACKOFF)),
-    503: ("failed", 1 + len(BACKOFF)),
-}
-
-
-@pytest.mark.parametrize(("answer", "outcome", "tries"), [(key, *value) for key, value in ANSWERS.items()])
-def test_what_a_push_service_answers_is_kept_at_the_device(caller, service, answer, outcome, tries):
-    id = caller.add(service.endpoint("phone", answer))
+def test_what_a_push_service_answers_is_kept_at_the_device(caller, service):
+    expected = {
+        (201,): ("delivered", 201, 1),
+        (410,): ("gone", 410, 1),
+        (403,): ("refused", 403, 1),
+        (503,): ("failed", 503, 1 + len(BACKOFF)),
+        (429, 503, 201): ("delivered", 201, 3),
+    }
+    ids = {answers: caller.add(service.endpoint(f"to-{answers[0]}", *answers)) for answers in expected}
     caller.agent("waiting")
     caller.wait(1000)
-    device = caller.device(id)
-    assert (device["last"]["outcome"], device["last"]["status"], len(service.pushes)) == (outcome, answer, tries)
-    assert device["gone"] == (outcome == "gone")
+    for answers, id in ids.items():
+        last = caller.device(id)["last"]
+        tries = sum(push.name == f"to-{answers[0]}" for push in service.pushes)
+        assert (last["outcome"], last["status"], tries) == expected[answers]
+        assert caller.device(id)["gone"] == (answers == (410,))
 
 
 def test_a_device_that_is_gone_is_not_asked_again_and_may_come_back(caller, service):
@@ -580,15 +498,6 @@ def test_a_device_that_is_gone_is_not_asked_again_and_may_come_back(caller, serv
     assert len(service.pushes) == 1
     assert caller.add(endpoint) == id
     assert (caller.device(id)["gone"], caller.device(id)["last"]) == (False, None)
-
-
-def test_a_push_service_that_is_busy_is_asked_again(caller, service):
-    id = caller.add(service.endpoint("phone", 429, 503, 201))
-    caller.agent("waiting")
-    caller.wait(6)
-    assert caller.device(id)["last"]["outcome"] == "retrying"
-    caller.wait(BACKOFF[0] + BACKOFF[1])
-    assert (caller.device(id)["last"]["outcome"], len(service.pushes)) == ("delivered", 3)
 
 
 def test_no_push_is_tried_again_once_the_person_has_seen_it(caller, service):
@@ -617,25 +526,16 @@ ENDPOINTS = {
     "https://wns2-par02p.notify.windows.com/w/?token=a%2b": True,
     "http://fcm.googleapis.com/fcm/send/abc": False,
     "https://fcm.googleapis.com:8443/x": False,
-    "https://fcm.googleapis.com": False,
     "https://user@fcm.googleapis.com/x": False,
-    "https://fcm.googleapis.com@10.0.0.1/x": False,
     "https://fcm.googleapis.com.evil.example/x": False,
     "https://evilfcm.googleapis.com/x": False,
-    "https://push.services.mozilla.com.evil.example/x": False,
-    "https://evilpush.services.mozilla.com/x": False,
     "https://.notify.windows.com/x": False,
     "https://fcm.googleapis.com\\.evil.example/x": False,
-    "https://fcm.googleapis.com/x#y": False,
     "https://fcm.googleapis.com/x\r\nHost: y": False,
     "https://fcm.googleapis.com/\u0661": False,
     "https://fcm.googleapis.com/" + "x" * 1001: False,
     "https://127.0.0.1/x": False,
-    "https://[::1]/x": False,
-    "https://169.254.169.254/latest": False,
-    "https://localhost/x": False,
     "file:///etc/passwd": False,
-    "": False,
 }
 
 
@@ -682,10 +582,9 @@ def test_without_openssl_there_is_no_push_and_the_reason_is_told(caller, monkeyp
     assert "apt-get install openssl" in document["problem"]
 
 
-@pytest.mark.parametrize(
-    "torn", [b"", b"-----BEGIN EC PRIVATE KEY-----\nMHcC", bytes(227)], ids=["empty", "cut", "zeros"]
-)
-def test_a_torn_key_is_told_with_what_to_do(caller, torn):
+@table("torn", [b"", b"-----BEGIN EC PRIVATE KEY-----\nMHcC", bytes(227)])
+def test_a_torn_key_is_told_with_what_to_do(tmp_path, monkeypatch, torn):
+    caller = Caller(tmp_path, monkeypatch)
     caller.notifier.document()
     path = Path(vapid.key_file(caller.environ))
     path.write_bytes(torn)
@@ -695,15 +594,6 @@ def test_a_torn_key_is_told_with_what_to_do(caller, torn):
     assert f"{path} is torn" in document["problem"]
     path.unlink()
     assert caller.notifier.document()["public_key"]
-
-
-def test_key_and_devices_are_for_their_owner_only(caller, service):
-    caller.add(service.endpoint("phone"))
-    caller.notifier.document()
-    modes = {
-        path.name: stat.S_IMODE(path.stat().st_mode) for path in Path(caller.environ["HOME"], ".clincus").iterdir()
-    }
-    assert modes == {"push.json": 0o600, "push-key.pem": 0o600}
 
 
 @table(
@@ -758,61 +648,53 @@ def test_news_whose_answer_was_lost_are_as_fresh_for_the_same_request(caller, se
     assert [fresh(key) for key in ("one push", "one push", "the next")] == [[True], [True], [False]]
 
 
-@pytest.mark.parametrize(
-    "over",
-    [
-        lambda caller: caller.agent("waiting", "question", seen=True),
-        lambda caller: caller.agent("working"),
-        lambda caller: caller.notifier.tell("deleted", caller.registry.get(ONE)),
-    ],
-    ids=["seen", "answered elsewhere", "deleted"],
-)
-def test_a_device_that_shows_what_is_over_is_woken_once_to_close_it(caller, service, over):
+def test_a_device_that_shows_what_is_over_is_woken_once_to_close_it(caller, service):
     id = caller.add(service.endpoint("phone"))
-    caller.agent("waiting", "question")
-    caller.wait(6)
-    assert [one["id"] for one in caller.news(id)] == [ONE]
-    over(caller)
-    caller.wait(1)
-    assert len(service.pushes) == 1, "another state may follow at once"
-    caller.wait(2)
-    assert len(service.pushes) == 2
-    assert caller.news(id) == []
-    caller.agent("idle")
-    caller.wait(60)
-    assert len(service.pushes) == 2
+    for count, over in enumerate(
+        (
+            lambda: caller.agent("waiting", "question", seen=True),
+            lambda: caller.agent("working"),
+            lambda: caller.notifier.tell("deleted", caller.registry.get(ONE)),
+        )
+    ):
+        caller.agent("waiting", "question")
+        caller.wait(60)
+        assert [one["id"] for one in caller.news(id)] == [ONE]
+        over()
+        caller.wait(1)
+        assert len(service.pushes) == 2 * count + 1, "another state may follow at once"
+        caller.wait(2)
+        assert len(service.pushes) == 2 * count + 2
+        assert caller.news(id) == []
+        caller.agent("idle")
+        caller.wait(60)
+        assert len(service.pushes) == 2 * count + 2
 
 
-@pytest.mark.parametrize("why", ["it has shown nothing", "its page is open and closes it"])
-def test_a_device_is_not_woken_to_close_what_it_does_not_show(caller, service, why):
+def test_a_device_is_not_woken_to_close_what_it_does_not_show(caller, service):
+    """It has shown nothing, or its page is open and closes it."""
     id = caller.add(service.endpoint("phone"))
-    caller.agent("waiting")
-    caller.wait(6)
-    if why == "its page is open and closes it":
-        caller.news(id)
-        caller.notifier.note_presence(caller.request(id=id, here=True))
-    caller.agent("waiting", seen=True)
-    caller.wait(120)
-    assert len(service.pushes) == 1
+    for has_shown in (False, True):
+        caller.agent("waiting")
+        caller.wait(60)
+        before = len(service.pushes)
+        if has_shown:
+            caller.news(id)
+            caller.notifier.note_presence(caller.request(id=id, here=True))
+        caller.agent("waiting", seen=True)
+        caller.wait(120)
+        assert len(service.pushes) == before > 0
 
 
-def test_a_test_comes_after_its_delay_and_is_shown_once(caller, service):
+def test_a_test_comes_after_its_delay_to_a_device_in_use_too_and_is_shown_once(caller, service):
     id = caller.add(service.endpoint("phone"))
-    answer = caller.notifier.test(caller.request(device=id))
-    assert answer.status == 202
+    caller.notifier.note_presence(caller.request(id=id, here=True))
+    assert caller.notifier.test(caller.request(device=id)).status == 202
     caller.wait(4)
     assert service.pushes == []
     caller.wait(2)
     assert len(service.pushes) == 1
     assert [[one["title"] for one in caller.news(id)] for _ in range(2)] == [["A test of Clincus"], []]
-
-
-def test_a_test_reaches_a_device_in_use(caller, service):
-    id = caller.add(service.endpoint("phone"))
-    caller.notifier.note_presence(caller.request(id=id, here=True))
-    caller.notifier.test(caller.request(device=id, delay=0))
-    caller.wait(1)
-    assert len(service.pushes) == 1
 
 
 def test_a_device_has_a_name_of_one_line_and_its_endpoint_is_not_shown(caller, service):
@@ -826,6 +708,9 @@ def test_a_new_endpoint_takes_the_place_of_the_old_one(caller, service):
     old = caller.add(service.endpoint("old"), name="My phone")
     new = caller.add(service.endpoint("new"), replaces=old)
     assert [(one["id"], one["name"]) for one in caller.notifier.document()["devices"]] == [(new, "My phone")]
+    with pytest.raises(clincus.ClincusError) as caught:
+        caller.notifier.note_presence(caller.request(id=old, here=True))
+    assert caught.value.status == 404
 
 
 def test_there_are_only_so_many_devices(caller, service):
@@ -836,42 +721,22 @@ def test_there_are_only_so_many_devices(caller, service):
     assert caught.value.status == 409
 
 
-@pytest.mark.parametrize("call", ["unsubscribe", "test", "take_news", "note_presence"])
-@pytest.mark.parametrize("removed", [True, False])
-def test_a_device_that_a_person_removed_differs_from_one_that_was_never_here(caller, service, call, removed):
+def test_a_device_that_a_person_removed_differs_from_one_that_was_never_here(caller, service):
     """A page subscribes again after 404, as when its browser has renewed the subscription, and not after 410."""
-    id = caller.add(service.endpoint("phone")) if removed else "0123456789abcdef"
-    if removed:
-        caller.notifier.unsubscribe(caller.request(id=id))
-    argument = id if call == "take_news" else caller.request(id=id, device=id, here=True)
+    removed = caller.add(service.endpoint("phone"))
+    caller.notifier.unsubscribe(caller.request(id=removed))
+    for call in ("unsubscribe", "test", "take_news", "note_presence"):
+        for id, status in ((removed, 410), ("0123456789abcdef", 404)):
+            argument = id if call == "take_news" else caller.request(id=id, device=id, here=True)
+            with pytest.raises(clincus.ClincusError) as caught:
+                getattr(caller.notifier, call)(argument)
+            assert caught.value.status == status
     with pytest.raises(clincus.ClincusError) as caught:
-        getattr(caller.notifier, call)(argument)
-    assert caught.value.status == (410 if removed else 404)
-
-
-def test_a_renewed_subscription_brings_no_removed_device_back(caller, service):
-    id = caller.add(service.endpoint("phone"))
-    caller.notifier.unsubscribe(caller.request(id=id))
-    with pytest.raises(clincus.ClincusError) as caught:
-        caller.add(service.endpoint("phone-renewed"), replaces=id)
-    assert caught.value.status == 410
+        caller.add(service.endpoint("phone-renewed"), replaces=removed)
+    assert caught.value.status == 410, "a renewed subscription brings no removed device back"
     assert caller.notifier.document()["devices"] == []
-
-
-def test_a_removed_device_can_be_added_again(caller, service):
-    id = caller.add(service.endpoint("phone"))
-    caller.notifier.unsubscribe(caller.request(id=id))
-    caller.add(service.endpoint("phone"))
-    caller.notifier.note_presence(caller.request(id=id, here=True))
-
-
-def test_a_renewed_subscription_leaves_no_dead_device(caller, service):
-    old = caller.add(service.endpoint("phone"))
-    new = caller.add(service.endpoint("phone-renewed"), replaces=old)
-    assert [one["id"] for one in caller.notifier.document()["devices"]] == [new]
-    with pytest.raises(clincus.ClincusError) as caught:
-        caller.notifier.note_presence(caller.request(id=old, here=True))
-    assert caught.value.status == 404
+    assert caller.add(service.endpoint("phone")) == removed, "but a person may"
+    caller.notifier.note_presence(caller.request(id=removed, here=True))
 
 
 # ---- the webhook
@@ -879,23 +744,12 @@ def test_a_renewed_subscription_leaves_no_dead_device(caller, service):
 
 def test_the_webhook_gets_the_news_as_json(caller, service):
     caller.configure(webhook=service.webhook("secret"), address="https://clincus.example.net/")
-    caller.agent("waiting", "question", text="Delete all?", since="2026-01-01T10:00:00Z")
+    since = "2026-01-01T10:00:00Z"
+    caller.agent("waiting", "question", text="Delete all?", since=since)
     caller.wait(6)
-    assert service.messages == [
-        (
-            "/hook/secret",
-            {
-                "id": ONE,
-                "name": "app-1",
-                "state": "waiting",
-                "reason": "question",
-                "text": "",
-                "since": "2026-01-01T10:00:00Z",
-                "title": "app-1 asks you a question",
-                "url": f"https://clincus.example.net/sessions/{ONE}",
-            },
-        )
-    ]
+    told = {"id": ONE, "name": "app-1", "state": "waiting", "reason": "question", "text": "", "since": since}
+    shown = {"title": "app-1 asks you a question", "url": f"https://clincus.example.net/sessions/{ONE}"}
+    assert service.messages == [("/hook/secret", {**told, **shown})]
 
 
 def test_a_template_makes_another_message_and_text_of_a_tool_stays_text(caller, service):
@@ -913,35 +767,33 @@ def test_slack_sees_no_mention_in_what_a_tool_says():
     }
 
 
-@pytest.mark.parametrize(
-    ("answers", "outcome", "count"),
-    [
-        ((500, 200), "delivered", 2),
-        ((302,), "refused", 1),
-        ((404,), "refused", 1),
-        ((503,), "failed", 1 + len(BACKOFF)),
-    ],
-)
-def test_what_the_webhook_answers_is_kept(caller, service, answers, outcome, count):
-    caller.configure(webhook=service.webhook("secret", *answers))
-    caller.agent("waiting")
-    caller.wait(1000)
-    assert [path for path, _ in service.messages] == ["/hook/secret"] * count, "no redirect is followed"
-    assert caller.notifier.document()["webhook"]["last"]["outcome"] == outcome
+def test_what_the_webhook_answers_is_kept(caller, service):
+    for name, answers, outcome, count in (
+        ("busy", (500, 200), "delivered", 2),
+        ("moved", (302,), "refused", 1),  # no redirect is followed
+        ("down", (503,), "failed", 1 + len(BACKOFF)),
+    ):
+        caller.configure(webhook=service.webhook(name, *answers))
+        caller.agent("waiting")
+        caller.wait(1000)
+        assert [path for path, _ in service.messages] == [f"/hook/{name}"] * count
+        assert caller.notifier.document()["webhook"]["last"]["outcome"] == outcome
+        service.messages.clear()
+        caller.agent("working")
 
 
-@pytest.mark.parametrize("is_there", [True, False])
-def test_the_address_of_the_webhook_is_neither_logged_nor_shown(caller, service, caplog, is_there):
+def test_the_address_of_the_webhook_is_neither_logged_nor_shown(caller, service, caplog):
     caller.configure(webhook=service.webhook("secret"))
-    if not is_there:
-        service.server_close()
     clincus.log.addHandler(caplog.handler)
     try:
         caller.agent("waiting")
         caller.wait(6)
+        service.server_close()
+        caller.agent("done", id=TWO)
+        caller.wait(6)
     finally:
         clincus.log.removeHandler(caplog.handler)
-    assert "webhook at 127.0.0.1" in caplog.text
+    assert caplog.text.count("webhook at 127.0.0.1") == 2
     assert "secret" not in caplog.text + json.dumps(caller.notifier.document())
     assert clincus.config_document(caller.config)["notify"]["webhook"] == clincus.HIDDEN
 

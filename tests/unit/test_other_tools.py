@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -38,31 +38,31 @@ rules = [
 
 @pytest.fixture
 def environ(tmp_path, monkeypatch):
+    return a_home(tmp_path, monkeypatch)
+
+
+def a_home(folder, monkeypatch):
     """A home of its own, and no system-wide config file."""
-    monkeypatch.setattr(clincus, "SYSTEM_CONFIG", str(tmp_path / "none"))
-    return {"HOME": str(tmp_path / "home"), "PATH": "/nowhere"}
+    monkeypatch.setattr(clincus, "SYSTEM_CONFIG", str(folder / "none"))
+    return {"HOME": str(folder / "home"), "PATH": "/nowhere"}
 
 
 def configured(environ, text):
     """The configuration that a user's file gives."""
-    path = os.path.join(environ["HOME"], ".config/clincus/config.toml")
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
+    path = Path(environ["HOME"], ".config/clincus/config.toml")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
     return clincus.load_config(environ)
 
 
 def carried(environ, name, config, *, environment=None, **files):
     """What a tool carries into a new container, by path."""
     for path, text in files.get("files", {}).items():
-        full = os.path.join(environ["HOME"], path)
-        os.makedirs(os.path.dirname(full), exist_ok=True)
-        with open(full, "w", encoding="utf-8") as file:
-            file.write(text)
-    tool = clincus.find_tool(name, config)
-    found, _ = clincus.tool_files(
-        tool, environ["HOME"], "/home/code", "/workspace", config, environment=environment or {}
-    )
+        full = Path(environ["HOME"], path)
+        full.parent.mkdir(parents=True, exist_ok=True)
+        full.write_text(text)
+    given = (environ["HOME"], "/home/code", "/workspace", config)
+    found, _ = clincus.tool_files(clincus.find_tool(name, config), *given, environment=environment or {})
     return {file.path: file.data.decode() for file in found}
 
 
@@ -83,91 +83,60 @@ def test_a_tool_of_the_config_is_started_resumed_and_asked_by_its_own_words(envi
     assert tool.prompt == ("--ask={prompt}",)
 
 
-@pytest.mark.parametrize(
-    ("name", "begin", "resumed"),
-    [
+def test_the_ready_rows_have_full_permissions(environ):
+    config = configured(environ, "")
+    for name, begin, resumed in (
         ("codex", "codex --dangerously-bypass-approvals-and-sandbox", ["resume", "--last"]),
         ("gemini", "gemini --yolo --skip-trust", ["--resume", "latest"]),
         ("aider", "aider --yes-always --no-analytics", []),
-    ],
-)
-def test_the_ready_rows_have_full_permissions(environ, name, begin, resumed):
-    config = configured(environ, "")
-    tool = clincus.find_tool(name, config)
-    assert " ".join(clincus.tool_command(tool, config, SESSION, None)).startswith(begin)
-    assert list(tool.resume[len(tool.start) :]) == resumed
+    ):
+        tool = clincus.find_tool(name, config)
+        assert " ".join(clincus.tool_command(tool, config, SESSION, None)).startswith(begin)
+        assert list(tool.resume[len(tool.start) :]) == resumed
 
 
 def test_a_row_of_the_config_is_laid_over_a_ready_one(environ):
-    tool = clincus.find_tool("codex", configured(environ, '[tools.codex]\ncommand = ["codex", "--oss"]\n'))
+    text = '[tools.codex]\ncommand = ["codex", "--oss"]\n[tool.commands]\naider = "aider --dry-run"\n'
+    config = configured(environ, text)
+    tool = clincus.find_tool("codex", config)
     assert (tool.start, tool.resume) == (("codex", "--oss"), ("codex", "--oss", "resume", "--last"))
     assert ".codex/sessions" in tool.saved
-
-
-def test_tool_commands_beat_a_ready_row(environ):
-    config = configured(environ, '[tool.commands]\naider = "aider --dry-run"\n')
     assert clincus.find_tool("aider", config).start == ("aider", "--dry-run")
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "line", "reason"),
     [
         ("[tools]\nmine = 3", 2, "a table is wanted"),
-        ('[tools.claude]\ncommand = ["x"]', 1, "is none of claude, copilot, opencode, shell"),
-        ('[tools.Mine]\ncommand = ["x"]', 1, "a tool's name is made of a-z"),
-        ('[tools.x]\ncommand = ["--yes"]', 2, "the first word is the name or the path of a program"),
-        ('[tools.x]\ncommand = ["A=b", "x"]', 2, "the first word is the name or the path of a program"),
-        ('[tools.x]\ncommand = ["x"]\nprompt = ["--ask"]', 3, "one of the words holds {prompt}"),
-        ('[tools.x]\ncommand = ["x"]\nsaved = ["../y"]', 3, "write a path of your home"),
-        ('[tools.x]\ncommand = ["x"]\nsaved = ["~/.clincus/start"]', 3, "write a path of your home"),
-        ('[tools.x]\ncommand = ["x"]\nsettings = ["."]', 3, "write a path of your home"),
-        ('[tools.x]\ncommand = ["x"]\nconversation = "a"', 3, "needs a group (?P<id>"),
-        ('[tools.x]\ncommand = ["x"]\nrules = [{ state = "busy", pattern = "x" }]', 3, "state: write working, waiting"),
-        ('[tools.x]\ncommand = ["x"]\nrules = [{ state = "ready", pattern = "(" }]', 3, "the pattern is broken"),
-        (
-            "[tools.x]\ncommand = ['x']\nrules = [{ state = 'ready', pattern = '^(a+)+$' }]",
-            3,
-            "a repetition in a repetition, as in (a+)+, can take for ever",
-        ),
-        (
-            "[tools.x]\ncommand = ['x']\nconversation = 'a/(?P<id>(x*,)+)'",
-            3,
-            "a repetition in a repetition, as in (a+)+, can take for ever",
-        ),
-        ('[tools.x]\ncommand = ["x"]\nrules = [{ state = "ready" }]', 3, "a rule has state, pattern"),
-        (
-            '[tools.x]\ncommand = ["x"]\nrules = [{ state = "failed", reason = "plan", pattern = "x" }]',
-            3,
-            "reason: of the state failed it is",
-        ),
+        ('[tools.claude]\ncommand = ["x"]', 1, "is none of"),
+        ('[tools.Mine]\ncommand = ["x"]', 1, "a-z"),
+        ('[tools.x]\ncommand = ["--yes"]', 2, "the first word"),
+        ('[tools.x]\ncommand = ["x"]\nprompt = ["--ask"]', 3, "{prompt}"),
+        ('[tools.x]\ncommand = ["x"]\nsaved = ["../y"]', 3, "a path of your home"),
+        ('[tools.x]\ncommand = ["x"]\nsaved = ["~/.clincus/start"]', 3, "a path of your home"),
+        ('[tools.x]\ncommand = ["x"]\nconversation = "a"', 3, "(?P<id>"),
+        ('[tools.x]\ncommand = ["x"]\nrules = [{ state = "busy", pattern = "x" }]', 3, "state: write"),
+        ('[tools.x]\ncommand = ["x"]\nrules = [{ state = "ready", pattern = "(" }]', 3, "broken"),
+        ("[tools.x]\ncommand = ['x']\nrules = [{ state = 'ready', pattern = '^(a+)+$' }]", 3, "a repetition in"),
+        ("[tools.x]\ncommand = ['x']\nconversation = 'a/(?P<id>(x*,)+)'", 3, "a repetition in"),
+        ('[tools.x]\ncommand = ["x"]\nrules = [{ state = "failed", reason = "plan", pattern = "x" }]', 3, "reason"),
     ],
 )
-def test_a_mistake_is_named_with_file_key_and_line(environ, text, line, reason):
+def test_a_mistake_is_named_with_file_key_and_line(tmp_path, monkeypatch, text, line, reason):
     with pytest.raises(clincus.ConfigError) as caught:
-        configured(environ, text)
+        configured(a_home(tmp_path, monkeypatch), text)
     assert f"config.toml, line {line}: invalid tools" in caught.value.message
     assert reason in caught.value.message
 
 
-def test_a_tool_without_a_command_is_refused(environ):
-    with pytest.raises(clincus.ConfigError, match=r"config\.toml: tools\.x has no command"):
-        configured(environ, '[tools.x]\nresume = ["-c"]\n')
-
-
-@pytest.mark.parametrize("trusted", [False, True])
-def test_only_a_trusted_project_file_defines_a_tool(environ, tmp_path, trusted):
-    text = '[tools.theirs]\ncommand = ["theirs"]\n'
+def test_only_a_trusted_project_file_defines_a_tool_and_any_chooses_one(environ, tmp_path):
+    text = '[tool]\nname = "mine"\n[tools.theirs]\ncommand = ["theirs"]\n'
     project = trust.ProjectFile(str(tmp_path / ".clincus.toml"), text, "")
-    config = trust.apply_project(configured(environ, MINE), project, trusted=trusted)
-    assert ("theirs" in clincus.all_tools(config)) is trusted
-    assert any("tools is left out" in warning for warning in config.warnings) is not trusted
-    assert "mine" in clincus.all_tools(config)
-
-
-def test_an_untrusted_project_file_may_choose_a_tool_of_mine(environ, tmp_path):
-    project = trust.ProjectFile(str(tmp_path / ".clincus.toml"), '[tool]\nname = "mine"\n', "")
-    config = trust.apply_project(configured(environ, MINE), project, trusted=False)
-    assert config.get("tool.name") == "mine"
+    for trusted in (False, True):
+        config = trust.apply_project(configured(environ, MINE), project, trusted=trusted)
+        assert ("theirs" in clincus.all_tools(config)) is trusted
+        assert any("tools is left out" in warning for warning in config.warnings) is not trusted
+        assert config.get("tool.name") == "mine"
 
 
 # Files in and out
@@ -201,16 +170,14 @@ def test_codex_trusts_the_workspace_and_keeps_the_users_config(environ):
     assert again[".codex/config.toml"] == trust
 
 
-def test_aider_finds_a_name_for_git_without_writing_one(environ):
-    assert "name = Your Name" in carried(environ, "aider", configured(environ, ""))[".config/git/config"]
-
-
-@pytest.mark.parametrize(("key", "chosen"), [("k", "gemini-api-key"), ("", None)])
-def test_gemini_logs_in_by_the_key_that_it_is_given(environ, key, chosen):
-    found = carried(environ, "gemini", configured(environ, ""), environment={"GEMINI_API_KEY": key})
-    settings = json.loads(found[".gemini/settings.json"])
-    assert settings.get("security", {}).get("auth", {}).get("selectedType") == chosen
-    assert settings["general"] == {"enableAutoUpdate": False}
+def test_gemini_logs_in_by_the_key_that_it_is_given_and_aider_needs_no_name_for_git(environ):
+    config = configured(environ, "")
+    for key, chosen in (("k", "gemini-api-key"), ("", None)):
+        found = carried(environ, "gemini", config, environment={"GEMINI_API_KEY": key})
+        settings = json.loads(found[".gemini/settings.json"])
+        assert settings.get("security", {}).get("auth", {}).get("selectedType") == chosen
+        assert settings["general"] == {"enableAutoUpdate": False}
+    assert "name = Your Name" in carried(environ, "aider", config)[".config/git/config"]
 
 
 # The session
@@ -230,16 +197,9 @@ def test_a_session_keeps_its_tool_when_the_config_forgets_it(environ):
     same = ("name", "saved", "unsaved", "conversation", "rules")
     assert [getattr(kept, name) for name in same] == [getattr(tool, name) for name in same]
     assert "two words" not in labels[clincus.LABEL + "tool_row"]
-
-
-def test_a_tool_of_the_table_has_no_row(environ):
+    assert clincus.session_tool(session_of(clincus.Tool("old", ("old",), ()), row="")).saved == (), "an older session"
     claude = clincus.find_tool("claude", configured(environ, ""))
-    assert session_of(claude).tool_row == ""
-    assert clincus.session_tool(session_of(claude)) is claude
-
-
-def test_a_session_without_a_row_saves_nothing(environ):
-    assert clincus.session_tool(session_of(clincus.Tool("old", ("old",), ()), row="")).saved == ()
+    assert (session_of(claude).tool_row, clincus.session_tool(session_of(claude))) == ("", claude)
 
 
 # What the screens mean
@@ -282,14 +242,12 @@ def test_the_users_own_rules_tell_the_state(screen, state, reason, rule):
     assert (decision.agent.state, decision.agent.reason, decision.why.rule) == (state, reason, rule)
 
 
-def test_the_group_text_of_a_rule_is_the_text():
+def test_the_group_text_of_a_rule_is_the_text_or_else_its_line():
     agent = seen("mine", "Which one?\n 1. Red\n", ROWS).agent
     assert (agent.text, agent.options) == ("Which one?", ("Red",))
-
-
-def test_the_text_of_an_own_question_without_that_group_is_its_line():
     rows = [{"state": "waiting", "reason": "question", "pattern": r"\[y/n\]", "last": 2}]
     assert seen("mine", "hello\n" * 30 + "Go on? [y/n]\n", rows).agent.text == "Go on? [y/n]"
+    assert seen("codex", "busy\n", ROWS).why.rule == "codex/busy", "own rules of a ready tool replace its table"
 
 
 @table(("second", "count"), [("Your age? ", 2), ("Your name? Ada", 1)])
@@ -299,10 +257,6 @@ def test_the_next_question_without_options_is_another_one(second, count):
     first = seen("mine", "Your name? ", rows)
     facts = Facts(tool="mine", started=NOON - 600, now=NOON, lines=(second,), has_screen=True, rules=own_rules(rows))
     assert decide(facts, first.past).agent.question == count
-
-
-def test_own_rules_of_a_ready_tool_replace_its_table():
-    assert seen("codex", "busy\n", ROWS).why.rule == "codex/busy"
 
 
 CODEX_BOX = (
@@ -326,24 +280,20 @@ SCREENS = {
         "working",
         "retry",
     ),
-    "codex, works for long": ("codex", f"› do it\n• Working (1m 03s • esc to interrupt)\n{CODEX_BOX}", "working", ""),
+
     "codex, interrupted": (
         "codex",
         f"› do it\n■ Conversation interrupted - use /feedback if something went wrong\n{CODEX_BOX}",
         "idle",
         "interrupted",
     ),
+
+
     "codex, no right": (
         "codex",
-        f"› again\n■ unexpected status 401 Unauthorized: some failure, url: http://x/v1/responses\n{CODEX_BOX}",
+        f"› again\n■ unexpected status 401 Unauthorized: x, url: http://x/v1\n{CODEX_BOX}",
         "failed",
         "auth",
-    ),
-    "codex, overloaded": (
-        "codex",
-        f"› again\n■ We\u2019re currently experiencing high demand, which may cause temporary errors.\n{CODEX_BOX}",
-        "failed",
-        "overloaded",
     ),
     "codex, after a failure": (
         "codex",
@@ -385,14 +335,7 @@ SCREENS = {
         "waiting",
         "dialog",
     ),
-    "codex, a panel below what it says at its start": (
-        "codex",
-        "     /workspace\n  /review - review any changes\n  permissions: YOLO mode\n"
-        "  Select Model and Effort\n› 1. GPT-6.1-Sol    Latest model.\n  2. GPT-6-Astra    Frontier.\n↓\n"
-        "  enter select · esc back\n",
-        "waiting",
-        "dialog",
-    ),
+
     "codex, a list with a search": (
         "codex",
         "• Hello.\n  Select Syntax Theme\n  Move up/down to live preview themes\n  Type to filter...   31  fn x() {\n↑"
@@ -451,7 +394,7 @@ SCREENS = {
         "failed",
         "auth",
     ),
-    "gemini, answered": ("gemini", f" > hello\n   line\n✦ Hello there.\n{GEMINI_BOX}", "idle", ""),
+
     "gemini, asks": (
         "gemini",
         "│ ? Shell  touch made  │\n│ ╭────╮ │\n│ │ touch made │ │\n│ ╰────╯ │\n│ Allow execution of [Shell]?  │\n"
@@ -487,15 +430,7 @@ SCREENS = {
         "waiting",
         "dialog",
     ),
-    "gemini, a list beside a picture": (
-        "gemini",
-        " > /theme\n╭────────────╮\n│            │\n│ > Select Theme                  Preview      │\n"
-        "│ ▲                ┌───────┐ │\n│    1. ANSI Dark    │            │ │\n│ ●  2. Dracula Dark    │ 1 # x │ │\n"
-        "│ ▼                         │\n│                           │\n"
-        "│ (Use Enter to select, Tab to configure scope, Esc to close)        │\n│                │\n╰──────────╯\n",
-        "waiting",
-        "dialog",
-    ),
+
     "gemini, a tall panel": (
         "gemini",
         "│    Enable Plan Mode             true  │\n│  ▼            │\n│    Apply To           │\n"
@@ -510,12 +445,7 @@ SCREENS = {
         "waiting",
         "dialog",
     ),
-    "gemini, a key": (
-        "gemini",
-        "╭──╮\n│   │\n│ Enter Gemini API Key   │\n│   │\n│ Please enter your Gemini API key.   │\n╰──╯\n",
-        "waiting",
-        "login",
-    ),
+
     "gemini, login": (
         "gemini",
         "│   How would you like to authenticate for this project?  │\n│   ● 2. Use Gemini API Key │\n╰──╯\n",
@@ -523,7 +453,7 @@ SCREENS = {
         "login",
     ),
     "aider, ready": ("aider", f"Repo-map: using 4096 tokens\n{RULE}\n>\n", "idle", ""),
-    "aider, ready in a mode": ("aider", f"Repo-map: using 4096 tokens\n{RULE}\narchitect> \n", "idle", ""),
+
     "aider, works": ("aider", f"{RULE}\n> do it\n     ░█    Waiting for gpt-4o\n", "working", ""),
     "aider, answers": ("aider", f"{RULE}\n> say hello\nHello th\n", "working", ""),
     "aider, retries": ("aider", f"{RULE}\n> x\nlitellm.E: y\nRetrying in 8.0 seconds...\n", "working", "retry"),
@@ -533,12 +463,7 @@ SCREENS = {
         "idle",
         "interrupted",
     ),
-    "aider, interrupted amid an answer": (
-        "aider",
-        f"{RULE}\n> do it\nLet me th\n^C again to exit\nLet me th\n{RULE}\n>\n",
-        "idle",
-        "interrupted",
-    ),
+
     "aider, no right": (
         "aider",
         "> again\nlitellm.AuthenticationError: AuthenticationError: OpenAIException - 401 unauthorized\n"
@@ -565,13 +490,6 @@ GEMINI_LOGINS = {
         *("│ keychain.                        │", "│ │ Paste your API key here     │ │", f"╰{'─' * 78}╯"),
     ],
     "a key, 320x50": [f"╭{'─' * 132}", f"│{' ' * 299}", f"│ Enter Gemini API Key{' ' * 278}", f"╰{'─' * 132}"],
-    "a key, 320x50, its blanks taken off": [f"╭{'─' * 132}", "│", "│ Enter Gemini API Key", f"╰{'─' * 132}"],
-    "a key, 80x12": [
-        *(f"│ │ Paste your API key here{' ' * 50}│ │", f"│ ╰{'─' * 74}╯ │", f"│{' ' * 78}│"),
-        "│ API key cannot be empty or whitespace only.                                  │",
-        "│ (Press Enter to submit, Esc to cancel, Ctrl+C to clear stored key)           │",
-        *(f"│{' ' * 78}│", f"╰{'─' * 78}╯"),
-    ],
     "a key, 60x12": [
         *(
             f"│ ╰{'─' * 54}╯ │",
@@ -579,16 +497,6 @@ GEMINI_LOGINS = {
             f"│ stored key){' ' * 46}│",
         ),
         f"╰{'─' * 58}╯",
-    ],
-    "a key, 40x15": [
-        *("│ │ Paste your API key here          │ │", f"│ ╰{'─' * 34}╯ │", f"│{' ' * 38}│"),
-        *("│ (Press Enter to submit, Esc to       │", "│ cancel, Ctrl+C to clear stored key)  │"),
-        f"╰{'─' * 38}╯",
-    ],
-    "a choice, 80x12": [
-        *("│     3. Vertex AI                       │", "│   (Use Enter to select)              │"),
-        "│   Terms of Services and Privacy Notice for Gemini CLI                        │",
-        *("│   https://geminicli.com/docs/resources/tos-privacy/        │", f"╰{'─' * 78}╯"),
     ],
     "a choice, 40x15": [
         *("│     1. Sign in with Google           │", "│   ● 2. Use Gemini API Key            │"),
@@ -614,8 +522,6 @@ def test_the_screens_of_the_ready_tools(tool, screen, state, reason):
     ("name", "text", "options"),
     [
         ("codex, asks", "touch made", "Yes, proceed (y)"),
-        ("gemini, asks", "Shell touch made", "Allow once"),
-        ("aider, asks", "Run shell command?", "Yes"),
         ("gemini, asks for a choice", "Which colour do you want?", "Red"),
         ("codex, asks a question in its plan mode", "Which colour do you want?", "Red Like a rose"),
         (
@@ -634,10 +540,8 @@ def test_a_question_on_the_screen_has_its_text_and_choices(name, text, options):
     ("name", "text", "options"),
     [
         ("codex, a panel", "Select Model and Effort", 3),
-        ("codex, a panel below what it says at its start", "Select Model and Effort", 2),
         ("codex, a list with a search", "Select Syntax Theme", 0),
         ("gemini, a panel", "Select Model", 2),
-        ("gemini, a list beside a picture", "Select Theme", 0),
         ("gemini, a tall panel", "Use Enter to select, Tab to change focus", 0),
     ],
 )
@@ -652,67 +556,43 @@ def test_codex_works_while_its_title_spins_and_its_screen_tells_nothing():
     assert decide(found).agent.state == "idle"
     decision = decide(replace(found, title="⠹ workspace"))
     assert (decision.agent.state, decision.why.lines) == ("working", ("title: ⠹ workspace",))
-
-
-@table("name", ["codex, after a failure", "gemini, answered", "aider, answered"])
-def test_a_turn_that_was_seen_to_work_is_done_at_its_end(name):
-    tool, screen, _, _ = SCREENS[name]
-    found = Facts(tool=tool, started=NOON - 600, now=NOON, lines=clean_lines(screen), has_screen=True, moved=NOON - 1)
-    assert decide(found, Past(Agent("working"), NOON - 600)).agent.state == "done"
-
-
-def test_each_state_and_reason_of_a_users_rule_is_one_of_the_api():
-    with open(os.path.join(os.path.dirname(clincus.__file__), "openapi.json"), encoding="utf-8") as file:
-        agent = json.load(file)["components"]["schemas"]["Agent"]["properties"]
-    states = set(agent["state"]["enum"])
-    assert set(tools.RULE_STATES) - {"ready"} <= states
+    assert decide(found, decision.past).agent.state == "done", "it was seen to work"
 
 
 BLANKS = 20_000 * " "
-HOSTILE_SCREENS = {
-    "a title": ("╭──╮", "│ │", f"│ a{BLANKS}│", *["│ Esc to"] * 20),
-    "a question": (f"│ a{BLANKS}│", "│ │", "│ ▲", *["│ b"] * 20),
-    "a permission": (f"│ ? a{BLANKS}│", *["│ Allow"] * 20),
-}
 
 
-@table("lines", HOSTILE_SCREENS.values(), ids=HOSTILE_SCREENS.keys())
+@table(
+    "lines",
+    [
+        ("╭──╮", "│ │", f"│ a{BLANKS}│", *["│ Esc to"] * 20),
+        (f"│ a{BLANKS}│", "│ │", "│ ▲", *["│ b"] * 20),
+        (f"│ ? a{BLANKS}│", *["│ Allow"] * 20),
+    ],
+)
 def test_a_screen_that_a_container_made_up_holds_nobody_up(lines):
     """This ends, as it can only if there is one way to find the end of a text."""
     facts = Facts(tool="gemini", lines=lines, has_screen=True, now=NOON, started=1.0)
     assert decide(facts).agent.state == "unknown"
 
 
-@table(
-    "pattern",
-    [
-        "(a+)+", "(a*)*b", "(?:a+b?)*", "((a+)b)+", "(a{2,})+", "(a+){3,}", "(a+){2,99}", "(?P<x>[)]+)+", "(\\(+)+",
-        "(a|b+)*", "(a+?)+", "(a+)+?", "x(?=(a+)+)", "([^\\]]+)*", "([]]+)*", "((a)+)+",
-    ],
-)  # fmt: skip
-def test_a_repetition_in_a_repetition_is_refused(pattern):
-    re.compile(pattern)
-    with pytest.raises(clincus.Unfit, match="a repetition in a repetition"):
-        tools.check_pattern(pattern)
+NESTED = ["(a+)+", "(a*)*b", "(?:a+b?)*", "((a+)b)+", "(a{2,})+", "(a+){3,}", "(?P<x>[)]+)+", "(\\(+)+", "(a|b+)*"]
+PLAIN = ["^(?P<text>.+\\?)$", "(a+)?", "(a+){2}", "(ab)+c*", "\\(a+\\)+", "[(a+)+]", "(a?b)+", "[^]+]*", "(a{3})+", "{"]
 
 
-@table(
-    "pattern",
-    [
-        "^(?P<text>.+\\?)$", "a+b+", "(a+)?", "(a+){2}", "(ab)+c*", "(a|b)*", "\\(a+\\)+", "[(a+)+]", "(a?b)+",
-        "(a)+(b)+", "[^]+]*", "(?:x)+(y+)", "(a+)b*", "a{3}", "(a{3})+", "\\\\+(b)", "{", "a{,", "(a+)b",
-    ],
-)  # fmt: skip
-def test_other_repetitions_are_taken(pattern):
-    assert tools.check_pattern(pattern) == pattern
+def test_only_a_repetition_in_a_repetition_is_refused():
+    for pattern in NESTED:
+        re.compile(pattern)
+        with pytest.raises(clincus.Unfit, match="a repetition in a repetition"):
+            tools.check_pattern(pattern)
+    for pattern in PLAIN:
+        assert tools.check_pattern(pattern) == pattern
 
 
-@table("state", ["starting", "ended"])
-def test_an_interruption_that_a_tool_shows_as_it_starts_is_an_old_one(state):
+def test_an_interruption_that_a_tool_shows_as_it_starts_is_an_old_one():
     """Codex shows the conversation with which it goes on."""
-    old = f"\u203a do it\n\u25a0 Conversation interrupted - use /feedback if something went wrong\n{CODEX_BOX}"
-    works = f"\u203a do it\n\u2022 Working (3s \u2022 esc to interrupt)\n{CODEX_BOX}"
-    past, told = Past(Agent(state), NOON - 3600), []
+    old, works = SCREENS["codex, interrupted"][1], SCREENS["codex, works"][1]
+    past, told = Past(Agent("starting"), NOON - 3600), []
     for screen in (old, old, works, old):
         lines = clean_lines(screen)
         facts = Facts(tool="codex", started=NOON - 3600, now=NOON, moved=NOON, lines=lines, has_screen=True)

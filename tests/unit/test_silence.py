@@ -14,6 +14,7 @@ import clincus
 from clincus_features import silence
 from tests.programs import DEADLINE
 
+NAME = "clincus-0a1b2c-1"
 QUICK = "/1.0/quick"  # is answered at once
 REASON = "Incus does not answer: check the incus service"
 
@@ -88,20 +89,12 @@ def look(app):
     return functools.partial(silence.Looks(app).look, "")
 
 
-CALLS: dict[str, Callable[[clincus.Incus], object]] = {
-    "a question": lambda door: door.query("/1.0/instances"),
-    "a launch": lambda door: door.launch("clincus-0a1b2c-1", "clincus", {}),
-    "a command in a container": lambda door: door.exec("clincus-0a1b2c-1", ["true"]),
-}
-
-
-@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
-def test_who_waits_for_an_incus_that_hangs_is_told(app, door, call, look):
-    waiting = Waiting(door, lambda: call(door))
+def test_who_waits_for_an_incus_that_hangs_is_told(door, look):
+    waiting = [Waiting(door, lambda: door.query("/1.0/instances")), Waiting(door, lambda: door.exec(NAME, ["true"]))]
     look()
-    assert waiting.end() == (REASON, 503)
+    assert [one.end() for one in waiting] == [(REASON, 503)] * 2
     with pytest.raises(clincus.IncusError, match=REASON):  # nobody else begins to wait
-        call(door)
+        door.query("/1.0/instances")
 
 
 def test_who_waits_for_an_incus_that_answers_waits_on(app, door, look):
@@ -113,21 +106,17 @@ def test_who_waits_for_an_incus_that_answers_waits_on(app, door, look):
     waiting.end()
 
 
-SIGNS: dict[str, tuple[str, Callable[[clincus.Incus], object]]] = {
-    "a question": ("", lambda door: door.query(QUICK)),
-    "a look of the monitor": ("", lambda door: door.fresh_door().query(QUICK)),
-    "an event": ("", lambda door: door.signs.note()),
-    "nothing": (REASON, lambda door: None),
-}
-
-
-@pytest.mark.parametrize(("lost", "answers"), SIGNS.values(), ids=SIGNS.keys())
-def test_an_incus_that_answers_others_meanwhile_has_much_to_do_and_is_not_lost(app, door, look, lost, answers):
+def test_an_incus_that_answers_others_meanwhile_has_much_to_do_and_is_not_lost(app, door, look):
     """On a busy machine an engine was lost for an easy question that came late, and stops were refused."""
-    door.on_easy_question = lambda: answers(door)
     waiting = Waiting(door, lambda: door.query("/1.0/instances"))
-    look()
-    assert app.engines[""].reach.error == lost
+    for answers in (
+        lambda: door.query(QUICK),
+        lambda: door.fresh_door().query(QUICK),  # a look of the monitor
+        door.signs.note,  # an event
+    ):
+        door.on_easy_question = answers
+        look()
+        assert app.engines[""].reach.error == ""
     silence.give_up(door.waiting, "the test is over")
     waiting.end()
 
@@ -149,34 +138,17 @@ def test_who_has_just_begun_to_wait_is_not_asked_about(app, door, monkeypatch, l
     waiting.end()
 
 
-def test_nobody_is_asked_while_nobody_waits(app, look):
+def test_for_an_open_page_it_is_asked_while_nobody_waits(app, door, look, monkeypatch):
     look()
-    assert app.engines[""].reach.error == ""
-
-
-def test_for_an_open_page_it_is_asked_while_nobody_waits(app, door, look):
-    app.hub.subscribers = {7: "a page"}
-    door.answers = True
-    look()
-    assert app.engines[""].reach.error == ""
-    door.answers = False
-    look()
-    assert app.engines[""].reach.error == REASON
-
-
-def test_what_has_just_begun_tells_as_much_as_the_question(app, door, look):
+    assert app.engines[""].reach.error == "", "nobody waits, and nobody is asked"
     app.hub.subscribers = {7: "a page"}
     door.has_begun.set()
     look()
-    assert app.engines[""].reach.error == ""
-
-
-def test_beside_other_commands_it_is_asked_now_and_then(app, door, look, monkeypatch):
+    assert app.engines[""].reach.error == "", "what has just begun tells as much as the question"
     monkeypatch.setattr(silence, "ASKED", 0.0)
-    app.hub.subscribers = {7: "a page"}
     door.has_begun.set()
     look()
-    assert app.engines[""].reach.error == REASON
+    assert app.engines[""].reach.error == REASON, "but it is asked now and then beside other commands"
 
 
 def test_an_incus_that_goes_gets_no_new_commands_and_who_works_with_it_comes_to_an_end(app, door, look):
@@ -191,27 +163,21 @@ def test_an_incus_that_goes_gets_no_new_commands_and_who_works_with_it_comes_to_
     assert waiting.end() == ("the test is over", 503)
 
 
-HERE, FAR, OTHER = {"id": "clincus-0a1b2c-1"}, {"id": "far:clincus-0a1b2c-1"}, {"engine": "far"}
-FAILURES: dict[str, tuple[bool, tuple[int, dict[str, str]], tuple[str, int]]] = {
-    "in a session of this host": (True, (500, HERE), ("Incus is shutting down.", 503)),
-    "in one of an engine": (True, (500, FAR), ("context canceled", 500)),
-    "at a start there": (True, (500, OTHER), ("context canceled", 500)),
-    "by no fault of Incus": (True, (404, HERE), ("context canceled", 404)),
-    "in an Incus that stays": (False, (500, HERE), ("context canceled", 500)),
-}
+def test_what_fails_in_an_incus_that_goes_says_so(app, door):
+    def told(status: int, **values: str) -> tuple[str, int]:
+        def fail(request: object) -> None:
+            raise clincus.ClincusError("context canceled", status)
 
+        with pytest.raises(clincus.ClincusError) as raised:
+            silence.Looks(app).explain("GET", "/", fail)(SimpleNamespace(values=values))
+        return raised.value.message, raised.value.status
 
-@pytest.mark.parametrize(("is_leaving", "failure", "told"), FAILURES.values(), ids=FAILURES.keys())
-def test_what_fails_in_an_incus_that_goes_says_so(app, door, is_leaving, failure, told):
-    status, values = failure
-
-    def fail(request: object) -> None:
-        raise clincus.ClincusError("context canceled", status)
-
-    door.answers, door.leaving = not is_leaving, is_leaving
-    with pytest.raises(clincus.ClincusError) as raised:
-        silence.Looks(app).explain("GET", "/", fail)(SimpleNamespace(values=values))
-    assert (raised.value.message, raised.value.status) == told
+    door.answers = True
+    assert told(500, id=NAME) == ("context canceled", 500), "it stays"
+    door.answers, door.leaving = False, True
+    assert told(500, id=NAME) == ("Incus is shutting down.", 503)
+    assert told(500, id=f"far:{NAME}") == told(500, engine="far") == ("context canceled", 500)
+    assert told(404, id=NAME) == ("context canceled", 404), "by no fault of Incus"
 
 
 def test_everybody_has_an_answer_within_ten_seconds(app, door, look, monkeypatch):

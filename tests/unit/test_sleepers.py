@@ -81,15 +81,11 @@ def test_a_container_has_slept_since_the_first_answer_that_told_the_same(asleep,
     assert asleep(first)
 
 
-@pytest.mark.parametrize(
-    ("more", "slept"),
-    [(0.0, True), (COST, True), (COST + 0.1, False), (-0.5, False)],
-    ids=["none", "ours", "its", "less"],
-)
-def test_work_of_ours_counts_as_sleep_and_what_else_runs_does_not(asleep, app, clock, more, slept):
-    asleep(0)  # the work begins
-    app.used[NAME] += more
-    assert asleep(clock[0]) == slept
+def test_work_of_ours_counts_as_sleep_and_what_else_runs_does_not(asleep, app, clock):
+    asleep(0)
+    for more, slept in ((0.0, True), (COST, True), (COST + 0.1, False), (-0.5, False)):
+        app.used[NAME] += more
+        assert asleep(clock[0]) == slept
 
 
 def test_what_runs_once_the_work_is_over_is_no_work_of_ours(asleep, app, clock):
@@ -102,33 +98,26 @@ def test_what_runs_once_the_work_is_over_is_no_work_of_ours(asleep, app, clock):
     assert not asleep(begun)
 
 
-def test_another_run_is_another_container(asleep, app, clock):
-    asleep(0)
-    app.run = "second"
-    assert not asleep(clock[0])
-
-
-def test_whoever_does_not_answer_is_awake_and_so_is_what_was_known_before(asleep, app, clock):
+def test_who_does_not_answer_or_runs_anew_is_awake(asleep, app, clock):
     asleep(0)
     begun = clock[0]
     app.failure = clincus.IncusError("not allowed")
     assert not asleep(begun)
     app.failure = None
+    assert not asleep(begun), "nor is known what was before"
+    begun, app.run = clock[0], "second"
     assert not asleep(begun)
 
 
-def test_an_answer_holds_for_a_while(asleep, app):
+def test_an_answer_holds_for_a_while_and_is_not_asked_for_where_it_costs_more_than_the_work(asleep, app):
     asleep(0)
     asleep(0, sleepers.HELD - 1)
     assert app.asked == 1
     asleep(0, 2)
     assert app.asked == 2
-
-
-def test_nobody_asks_where_an_answer_costs_more_than_the_work(asleep, app):
     app.used |= {f"clincus-0a1b2c-{number}": 1.0 for number in range(2, 12)}
     asleep(0)
-    assert app.asked == 0
+    assert app.asked == 2
 
 
 def test_a_container_of_another_project_is_no_session():

@@ -34,11 +34,9 @@ KNOWN = {
 @table(
     ("changes", "cache", "expected"),
     [
-        ({}, None, {}),
         ({}, 100, {"memory_bytes": 200}),
         ({}, 400, {"memory_bytes": 0}),
         ({"network": None}, None, {"received_bytes": None, "sent_bytes": None}),
-        ({"disk": None}, None, {"disk_bytes": None}),
         ({"memory": {"usage": -1, "total": 0}}, 5, {"memory_bytes": None, "memory_limit": None}),
         ({"cpu": {"usage": -1}, "processes": -1}, None, {"cpu_seconds": None, "processes": None}),
     ],
