@@ -2,7 +2,7 @@
 
     python3 -m tests.interpreters    brings those that this machine lacks, from releases of Debian and Ubuntu
 
-Those of pyenv and of the system come first. In CI each version has to be there, or the run fails.
+Those of pyenv and of the system come first. A version that a machine cannot have is named in the summary of a run.
 """
 
 from __future__ import annotations
@@ -34,12 +34,14 @@ ABOUT = "import ssl, sys, termios; print('.'.join(map(str, sys.version_info[:2])
 
 @functools.cache
 def ask(place: Path) -> str:
-    """The version of an interpreter, as it tells itself; "" if there is none."""
+    """The version of an interpreter, as it tells itself; "" if there is none that runs."""
     if not place.exists():
         return ""
-    asked = subprocess.run(
-        [place, "-I", "-c", ABOUT], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
-    )
+    argv = [place, "-I", "-c", ABOUT]
+    try:
+        asked = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return ""
     return asked.stdout.strip()
 
 
@@ -76,7 +78,7 @@ def interpreters() -> dict[str, str]:
 
 
 def missing(found: dict[str, str]) -> list[str]:
-    """The versions without which a run in CI fails."""
+    """The versions that this machine lacks."""
     return [version for version in SUITES if version not in found]
 
 
@@ -128,7 +130,9 @@ def start_line(root: Path, folder: Path, version: str) -> str:
     if "version `GLIBC_" not in linked(programs, libraries):
         bring_libraries(root, programs, libraries)
         return f"LD_LIBRARY_PATH={shlex.quote(str(libraries))} exec {shlex.quote(str(python))}"
-    loader = next(root.glob("usr/lib/*/ld-linux-*"))
+    loader = next(root.glob("usr/lib/*/ld-linux-*"), None)
+    if loader is None:
+        raise LookupError("its C library has no loader for this machine")
     argv = [str(loader), "--library-path", str(loader.parent), "--argv0", str(python.with_name("python")), str(python)]
     return shlex.join(["exec", *argv])
 
@@ -156,7 +160,7 @@ def bring_libraries(root: Path, programs: list[Path], folder: Path) -> None:
 
 
 def main() -> int:
-    """Bring what is missing; the tests say what could not be had."""
+    """Bring what is missing. A version that cannot be had is said, and is no failure: the tests name it too."""
     for version in missing(PYTHONS):
         print(f"installing Python {version} from {SUITES[version]} for the tests", flush=True)
         try:

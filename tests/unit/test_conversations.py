@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import os
 import shutil
 import signal
 import stat
 import subprocess
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import clincus
 from tests.programs import DEADLINE
@@ -99,19 +95,6 @@ def save(tmp_path, tool="claude", *, ends="", owner=None):
     return notes, taps[0].count
 
 
-def test_what_root_made_in_the_workspace_goes_to_its_owner_behind_the_last_save(tmp_path, monkeypatch):
-    write(tmp_path / "guest" / TALK, b"x")
-    write(tmp_path / "work space" / "file", b"x")
-    program = tmp_path / "bin" / "chown"
-    write(program, f'#!/bin/sh\necho "$@" >>"{tmp_path}/said"\n'.encode())
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    save(tmp_path, owner=(str(tmp_path / "work space"), 4321))
-    assert copies(tmp_path) == {TALK: b"x"}
-    said = (tmp_path / "said").read_text()
-    assert said == f"-h 4321:4321 {tmp_path}/work space {tmp_path}/work space/file\n"
-
-
 # ---- what is saved ------------------------------------------------------------------------------------------------
 
 
@@ -133,11 +116,14 @@ def test_a_conversation_survives_the_way_out_and_in_again(tmp_path):
     assert os.stat(tmp_path / "again" / TALK).st_mtime == 77
 
 
-def test_only_what_changed_is_copied(tmp_path):
+def test_only_what_changed_is_copied_and_what_the_tool_removed_goes(tmp_path):
     guest = tmp_path / "guest"
     write(guest / TALK, "one\n", mtime=1)
+    os.link(guest / TALK, guest / f"{ROOT}/second")
     write(guest / f"{ROOT}/other", "other", mtime=1)
-    assert save(tmp_path)[1] == 9
+    assert save(tmp_path)[1] == 13
+    assert copies(tmp_path)[f"{ROOT}/second"] == b"one\n"
+    os.unlink(guest / f"{ROOT}/second")
     assert save(tmp_path)[1] == 0
     write(guest / TALK, "one\ntwo\n", mtime=2)  # appended: only the rest comes
     assert save(tmp_path)[1] == 4
@@ -148,27 +134,17 @@ def test_only_what_changed_is_copied(tmp_path):
     assert copies(tmp_path) == {TALK: b"4\n", f"{ROOT}/other": b"other"}
 
 
-@table("size", [9 << 20])
-def test_a_large_conversation_is_saved_and_read_again_in_pieces(tmp_path, size):
-    write(tmp_path / "guest" / TALK, os.urandom(size))
-    save(tmp_path)
-    (file,) = clincus.saved_files(clincus.TOOLS["claude"], saved_session(tmp_path).directory)
-    assert max(map(len, clincus.pack_files([file], 0, 0))) <= 1 << 16
-    assert copies(tmp_path)[TALK] == (tmp_path / "guest" / TALK).read_bytes()
-
-
 # Each ends before it has written everything, as if the kernel had killed it for its memory, or the disk had failed.
-ENDED = {
-    "a list that is killed": ("find", 'case $* in *%T@*%p*) printf "%s\\0" "9 9 .claude/x"; kill -9 $$ ;; esac'),
-    "an order that is killed": ("sort", "kill -9 $$"),
-    "a file whose reading is killed": ("tail", "printf half; kill -9 $$"),
-    "a file that the disk does not give": ("tail", "printf half; exit 1"),
-}
+ENDED = [
+    ("find", 'case $* in *%T@*%p*) printf "%s\\0" "9 9 .claude/x"; kill -9 $$ ;; esac'),
+    ("sort", "kill -9 $$"),
+    ("tail", "printf half; kill -9 $$"),
+    ("tail", "printf half; exit 1"),
+]
 
 
-@table("is_last", [False, True], ids=["", "the last save"])
-@table(("name", "text"), ENDED.values(), ids=list(ENDED))
-def test_half_of_a_list_or_of_a_file_is_a_failure_and_leaves_the_old_copy(tmp_path, monkeypatch, name, text, is_last):
+@table(("name", "text"), ENDED)
+def test_half_of_a_list_or_of_a_file_is_a_failure_and_leaves_the_old_copy(tmp_path, monkeypatch, name, text):
     write(tmp_path / "guest" / TALK, b"first line\n", mtime=1)
     write(tmp_path / "guest" / ROOT / "-workspace/agent.jsonl", b"of a helper\n", mtime=2)
     save(tmp_path)
@@ -179,9 +155,10 @@ def test_half_of_a_list_or_of_a_file_is_a_failure_and_leaves_the_old_copy(tmp_pa
     place.chmod(0o755)
     with monkeypatch.context() as patched:
         patched.setenv("PATH", f"{place.parent}:{os.environ['PATH']}")
-        with pytest.raises(clincus.ClincusError):
-            save(tmp_path, ends="none" if is_last else "")
-    assert copies(tmp_path) == before
+        for ends in ("", "none"):  # the last save too
+            with pytest.raises(clincus.ClincusError):
+                save(tmp_path, ends=ends)
+            assert copies(tmp_path) == before
     save(tmp_path)
     assert copies(tmp_path)[TALK] == b"first line\nand the second one\n"
 
@@ -224,18 +201,11 @@ def test_a_tool_that_does_not_end_is_killed_before_the_copy(tmp_path):
     write(tmp_path / name, "#!/bin/sh\ntrap '' TERM\necho ready\nwhile :; do sleep 0.1; done\n")
     (tmp_path / name).chmod(0o755)
     write(tmp_path / "guest" / TALK, "talk")
-    with subprocess.Popen([tmp_path / name], stdout=subprocess.PIPE) as stub:
+    with subprocess.Popen([tmp_path / name], stdout=subprocess.PIPE) as stub, ThreadPoolExecutor() as pool:
         assert stub.stdout.readline() == b"ready\n"
-        threading.Thread(target=stub.wait, daemon=True).start()
+        ended = pool.submit(stub.wait, DEADLINE)
         save(tmp_path, ends=name)
-        assert stub.wait(DEADLINE) == -signal.SIGKILL
-
-
-def test_a_conversation_with_two_names_is_saved_under_both(tmp_path):
-    write(tmp_path / "guest" / TALK, "talk")
-    os.link(tmp_path / "guest" / TALK, tmp_path / "guest" / f"{ROOT}/second")
-    save(tmp_path)
-    assert list(copies(tmp_path).values()) == [b"talk"] * 2
+        assert ended.result() == -signal.SIGKILL
 
 
 @table(("path", "text"), [(clincus.UNPACKING_FILE, "x"), (".claude/history.jsonl", "/clear"), (".bashrc", "")])
@@ -251,14 +221,16 @@ def test_a_container_without_the_conversation_never_takes_the_old_one(tmp_path, 
     assert copies(tmp_path) == {TALK: b"the whole talk"}
 
 
-def test_what_the_tool_removed_goes(tmp_path):
-    for name in "ab":
-        write(tmp_path / "guest" / f"{ROOT}/{name}", "1")
-    save(tmp_path)
-    os.unlink(tmp_path / "guest" / f"{ROOT}/a")
-    save(tmp_path)
-    assert copies(tmp_path) == {f"{ROOT}/b": b"1"}
-    assert os.listdir(os.path.dirname(saved_session(tmp_path).directory)) == [SESSION]
+def test_what_root_made_in_the_workspace_goes_to_its_owner_behind_the_last_save(tmp_path, monkeypatch):
+    write(tmp_path / "guest" / TALK, b"x")
+    write(tmp_path / "work space" / "file", b"x")
+    program = tmp_path / "bin" / "chown"
+    write(program, f'#!/bin/sh\necho "$@" >>"{tmp_path}/said"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    save(tmp_path, owner=(str(tmp_path / "work space"), 4321))
+    assert copies(tmp_path) == {TALK: b"x"}
+    assert (tmp_path / "said").read_text() == f"-h 4321:4321 {tmp_path}/work space {tmp_path}/work space/file\n"
 
 
 # ---- the copy on the host -----------------------------------------------------------------------------------------
@@ -278,15 +250,13 @@ def test_what_a_save_left_that_was_cut_short_is_mended(tmp_path):
     assert sorted(os.listdir(parent)) == [f".{SESSION}.new-2", SESSION]
 
 
-@pytest.mark.parametrize("is_started_again", [False, True])
-def test_a_copy_that_lost_its_name_is_found(tmp_path, environ, config, is_started_again):
+def test_a_copy_that_lost_its_name_is_found(tmp_path, environ, config):
     base = Path(environ["HOME"]) / ".clincus"
     saved = saved_session(base)
     clincus.write_metadata(saved)
     write(Path(saved.directory) / TALK, "talk")
     os.rename(saved.directory, f"{base}/sessions-claude/.{SESSION}.new-1.old")  # killed between the two renames
-    if is_started_again:
-        clincus.write_metadata(saved)
+    clincus.write_metadata(saved)  # as a new start does
     assert clincus.find_saved(config, environ, SESSION).directory == saved.directory
     assert copies(base) == {TALK: b"talk"}
     assert os.listdir(base / "sessions-claude") == [SESSION]
@@ -321,32 +291,6 @@ def test_an_unchanged_file_that_cannot_be_linked(tmp_path, monkeypatch, error, f
     with pytest.raises(clincus.UnsettledError, match=failure) if failure else contextlib.nullcontext():
         save(tmp_path)
     assert copies(tmp_path) == {f"{ROOT}/a": b"a", f"{ROOT}/b": b"b" if failure else b"changed"}
-
-
-def test_two_saves_at_once_leave_one_whole_copy(tmp_path):
-    for number in range(20):
-        write(tmp_path / "guest" / f"{ROOT}/{number}", b"x" * 1000)
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda _: save(tmp_path), range(4)))
-    assert len(copies(tmp_path)) == 20
-    assert os.listdir(tmp_path / "sessions-claude") == [SESSION]
-
-
-def test_a_copy_with_a_hole_does_not_go_on(tmp_path, monkeypatch):
-    write(tmp_path / "guest" / f"{ROOT}/deep/a", "1")
-    save(tmp_path)
-    scandir = os.scandir
-
-    def fail(path):
-        if str(path).endswith("/deep"):
-            raise OSError(errno.EIO, "Input/output error", path)
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", fail)
-    directory = saved_session(tmp_path).directory
-    for work in (lambda: clincus.saved_files(clincus.TOOLS["claude"], directory), lambda: save(tmp_path)):
-        with pytest.raises(clincus.ClincusError, match="deep: cannot be read"):
-            work()
 
 
 # ---- hostile containers -------------------------------------------------------------------------------------------
@@ -388,14 +332,11 @@ ANSWER = b"0 1\nx1 5.0\n"
     [
         "/etc/cron.d/x",
         f"{ROOT}/../../../x",
-        f"{ROOT}/./x",
         f"{ROOT}//x",
         f"{ROOT}/a\nb",
         f"{ROOT}/" + "d" * 256,
-        f"{ROOT}/" + "d/" * 40 + "x",
         ".bashrc",
         ".claude/.credentials.json",
-        ".claude/projects2/x",
         "metadata.json",
     ],
 )
@@ -405,24 +346,17 @@ def test_a_hostile_name_is_passed_over_and_the_rest_is_kept(tmp_path, path):
     assert sorted(found) == ["good", "metadata.json"]
 
 
-def test_names_that_do_not_go_together_cost_no_more_than_themselves(tmp_path):
-    receive(tmp_path, listing(f"{ROOT}/x", f"{ROOT}/x/y", f"{ROOT}/x", f"{ROOT}/good"), ANSWER, ANSWER)
-    assert sorted(copies(tmp_path)) == [f"{ROOT}/good", f"{ROOT}/x"]
-
-
 @table(
     ("pieces", "message"),
     [
-        ((b"",), "list of files is incomplete: stop and resume the session, then try again"),
+        ((b"",), "incomplete"),
         ((b"x" * 200, b"y" * 200), "list of files is too long"),
-        ((listing(f"{ROOT}/x"),), "does not answer"),
         ((listing(f"{ROOT}/x"), b"x\n"), "does not answer"),
         ((listing(f"{ROOT}/x"), b"7 1\nx1 5.0\n"), "sends more"),
         ((listing(f"{ROOT}/x"), b"0 99999999999\n"), "sends more"),
         ((listing(f"{ROOT}/x.jsonl", f"{ROOT}/y.jsonl"), b"0 9\n123456789" + b"9 6.0\n", b"0 9\n"), "sends more"),
         ((listing(f"{ROOT}/x"), b"0 1\n"), "broke off within a file"),
         ((listing(f"{ROOT}/x"), b"0 1\nx9 6.0\n"), "changes just now"),
-        ((listing(f"{ROOT}/x.jsonl"), b"0 1\nx0 6.0\n"), "changes just now"),
     ],
 )
 def test_a_container_that_does_as_it_likes_leaves_the_old_copy(tmp_path, monkeypatch, pieces, message):
@@ -466,23 +400,6 @@ def test_a_container_gets_time_for_what_it_sends_and_not_for_what_it_claims(monk
     assert given[-1] == pytest.approx(seconds)
 
 
-def test_time_that_the_host_takes_itself_is_not_the_containers(monkeypatch):
-    now, given = [0.0], list[float]()
-    monkeypatch.setattr(clincus, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    pace = clincus.Pace(SimpleNamespace(allow=lambda seconds, why: given.append(seconds), earn=lambda _: None), 600.0)
-    now[0] = 19.0
-    pace.earn(seconds=18.0)
-    assert given[-1] == pytest.approx(19.0)
-
-
-@given(st.binary(max_size=300))
-def test_no_listing_whatever_gets_past_the_reader(data):
-    with_end = io.BufferedReader(Script(data, b"\0/\0"), 1 << 17)
-    with contextlib.suppress(clincus.ClincusError):
-        for file in clincus.read_listing(with_end):
-            assert min(file.size, file.mtime) >= 0
-
-
 # ---- which conversation to go on with -----------------------------------------------------------------------------
 
 
@@ -490,7 +407,7 @@ def files(*paths):
     return [clincus.ListedFile(path, 1, time) for time, path in enumerate(paths)]
 
 
-def in_claude(*names, project="-workspace"):
+def in_claude(*names, project="-home-ann-my-app-v2"):
     return files(*(f"{ROOT}/{project}/{name}" for name in names))
 
 
@@ -498,11 +415,9 @@ def in_claude(*names, project="-workspace"):
     ("tool", "listing", "chosen"),
     [
         ("claude", in_claude(f"{SESSION}.jsonl", f"{OTHER}.jsonl"), SESSION),
-        ("claude", in_claude(f"{OTHER}.jsonl"), OTHER),
         ("claude", in_claude(f"{OTHER}.jsonl", f"{OTHER[::-1]}.jsonl".replace("-", "x")), OTHER),
         ("claude", in_claude("agent-1.jsonl", f"{OTHER}/subagents/{SESSION}.jsonl"), None),
         ("claude", in_claude(f"{SESSION}.jsonl", project="-elsewhere"), None),
-        ("claude", [], None),
         ("copilot", files(f".copilot/session-state/{OTHER}/events.jsonl"), OTHER),
         ("copilot", files(f".copilot/session-state/{OTHER}.jsonl"), OTHER),
         ("copilot", files(f".copilot/session-state/{OTHER}/workspace.yaml"), None),
@@ -512,16 +427,8 @@ def in_claude(*names, project="-workspace"):
     ],
 )
 def test_the_conversation_of_the_session_goes_on_or_the_newest(tool, listing, chosen):
-    assert clincus.choose_conversation(clincus.TOOLS[tool], SESSION, "/workspace", listing) == chosen
-
-
-def test_claudes_directory_is_named_after_the_workspace():
-    listing = in_claude(f"{OTHER}.jsonl", project="-home-ann-my-app-v2")
-    assert clincus.choose_conversation(clincus.TOOLS["claude"], SESSION, "/home/ann/my.app_v2", listing) == OTHER
-
-
-def test_a_shell_has_no_conversation(config):
-    assert clincus.choose_conversation(clincus.find_tool("shell", config), SESSION, "/workspace", files("a")) is None
+    found = clincus.choose_conversation(clincus.TOOLS[tool], SESSION, "/home/ann/my.app_v2", listing)
+    assert found == chosen
 
 
 def test_a_start_sees_the_files_that_are_there(tmp_path):
@@ -550,19 +457,10 @@ def test_metadata_is_written_as_the_go_program_did_and_read_again(tmp_path):
     assert (read.session_id, read.workspace, read.slot, read.persistent) == (SESSION, "/w", 2, False)
 
 
-def test_metadata_that_cannot_be_written_says_why(tmp_path):
-    (tmp_path / "sessions-claude").write_text("a file where the folder should be")
-    with pytest.raises(clincus.ClincusError, match=r"metadata\.json: cannot be written: Not a directory"):
-        clincus.write_metadata(saved_session(tmp_path))
-
-
 def test_saved_sessions_of_all_tools_are_listed_the_newest_first(environ, config):
     base = os.path.join(environ["HOME"], ".clincus")
-    write(
-        f"{base}/sessions-claude/a/metadata.json",
-        '{"session_id": "a", "container_name": "clincus-1a2b3c4d-1", "persistent": true, "workspace": "/w",'
-        ' "saved_at": "2026-01-01T10:00:00+01:00"}',
-    )
+    a = '{"session_id": "a", "persistent": true, "saved_at": "2026-01-01T10:00:00+01:00"}'
+    write(f"{base}/sessions-claude/a/metadata.json", a)
     write(f"{base}/sessions-copilot/b/metadata.json", '{"session_id": "b", "saved_at": "2026-01-01T09:30:00Z"}')
     write(f"{base}/sessions-claude/c/metadata.json", '{"session_id": "c", "saved_at": 3, "slot": "x"}')
     write(f"{base}/sessions-claude/broken/metadata.json", "{")
@@ -574,23 +472,12 @@ def test_saved_sessions_of_all_tools_are_listed_the_newest_first(environ, config
     assert clincus.find_saved(config, environ, "c").slot == 0
 
 
-@pytest.mark.parametrize("session_id", ["nope", "", "../x", "a/b", "."])
-def test_an_unknown_session_id_is_not_found(environ, config, session_id):
-    with pytest.raises(clincus.ClincusError, match="not found") as caught:
-        clincus.find_saved(config, environ, session_id)
-    assert caught.value.status == 404
-
-
-@pytest.mark.parametrize("session_id", ["", ".", "..", "../x", "a/b", "-x", "a\0", "x" * 200])
-def test_a_session_id_never_leads_elsewhere(environ, config, session_id):
-    with pytest.raises(clincus.ClincusError, match="not found"):
-        clincus.session_directory(config, environ, "claude", session_id)
-
-
-def test_the_sessions_directory_follows_the_config(environ):
-    write(os.path.join(environ["HOME"], ".config/clincus/config.toml"), '[paths]\nsessions_dir = "~/kept"')
-    config = clincus.load_config(environ)
-    assert clincus.sessions_directory(config, environ, "claude") == os.path.join(environ["HOME"], "kept-claude")
+def test_a_session_id_never_leads_elsewhere(environ, config):
+    for session_id in ("", ".", "..", "../x", "a/b", "-x", "a\0", "x" * 200):
+        with pytest.raises(clincus.ClincusError, match="not found"):
+            clincus.session_directory(config, environ, "claude", session_id)
+        with pytest.raises(clincus.ClincusError, match="not found"):
+            clincus.find_saved(config, environ, session_id)
 
 
 def test_a_container_names_no_more_files_than_its_program_would():

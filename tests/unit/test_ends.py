@@ -96,11 +96,15 @@ class Clock:
         return self.now
 
 
-@pytest.fixture
-def clock(monkeypatch) -> Clock:
+def set_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     monkeypatch.setattr(clincus, "time", made)
     return made
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    return set_clock(monkeypatch)
 
 
 @pytest.fixture
@@ -121,19 +125,22 @@ def make_sessions(door: Door, reports: list[str], tmp_path: Path) -> clincus.Ses
     return made
 
 
-def give_outside_file(door: SilentDoor) -> None:
-    """Let the container hold a file that a person put outside the workspace."""
-    door.instances[NAME]["config"][f"{clincus.LABEL}outside"] = json.dumps({"count": 1, "paths": ["/etc/hosts"]})
-
-
-@pytest.mark.parametrize("mode", ["mount", "clone"])
-@pytest.mark.parametrize(
-    "how", [{}, {"delete": True, "keeps": True}, {"delete": True, "even_unsaved": True}], ids=["stop", "clean", "force"]
-)
-def test_a_silent_container_costs_the_end_of_its_session_its_patience_once(sessions, door, mode, how):
-    add(sessions, mode=mode)
+def add_clone(sessions: clincus.Sessions, door: Door) -> clincus.Session:
+    """Add a session with a clone."""
+    session = add(sessions, mode="clone")
     door.instances[NAME]["config"][f"{clincus.LABEL}clone"] = "{}"
-    give_outside_file(door)
+    return session
+
+
+@table(
+    "how",
+    [{}, {"delete": True, "keeps": True}, {"delete": True, "even_unsaved": True}],
+)
+def test_a_silent_container_costs_the_end_of_its_session_its_patience_once(tmp_path, monkeypatch, how):
+    door = SilentDoor(set_clock(monkeypatch))
+    sessions = make_sessions(door, [], tmp_path)
+    add_clone(sessions, door)
+    door.instances[NAME]["config"][f"{clincus.LABEL}outside"] = json.dumps({"count": 1, "paths": ["/etc/hosts"]})
     sessions.look(NAME)
     sessions.extensions.listeners.append(lambda *_: door.exec(NAME, ["true"], timeout=600))
     with suppress(clincus.UnsavedError):
@@ -143,17 +150,8 @@ def test_a_silent_container_costs_the_end_of_its_session_its_patience_once(sessi
     assert (deleted(door) == [NAME]) == ("even_unsaved" in how)
 
 
-def test_a_snapshot_restore_that_is_refused_has_not_waited_longer(sessions, door):
-    session = add(sessions, mode="clone")
-    door.instances[NAME]["config"][f"{clincus.LABEL}clone"] = "{}"
-    with pytest.raises(clincus.UnsavedError, match="cannot be known"):
-        sessions.keep(session)
-    assert sum(door.waits) <= clincus.END_PATIENCE
-
-
 def test_an_answer_about_a_silent_container_says_what_to_do(sessions, door):
-    session = add(sessions, mode="clone")
-    door.instances[NAME]["config"][f"{clincus.LABEL}clone"] = "{}"
+    session = add_clone(sessions, door)
     with clincus.patient(clincus.ANSWER_PATIENCE, clincus.ANSWER_PATIENCE, clincus.ANSWER_ADVICE):
         unsaved = sessions.unsaved(session)
         for _ in range(20):
@@ -176,7 +174,7 @@ def answer(door: SilentDoor) -> float:
     return sum(door.waits[before:])
 
 
-def test_only_the_first_answer_about_a_silent_container_waits_long(sessions, door):
+def test_only_the_first_answer_about_a_silent_container_waits_long(sessions, door, monkeypatch):
     session = add(sessions)
     assert not sessions.is_silent(session.id)
     assert answer(door) > 10
@@ -186,6 +184,9 @@ def test_only_the_first_answer_about_a_silent_container_waits_long(sessions, doo
     with suppress(clincus.IncusError), clincus.patient(clincus.END_PATIENCE, clincus.END_WITHIN):
         door.exec(NAME, ["true"], timeout=600)
     assert door.waits[before:] == [clincus.END_PATIENCE / 2], "an end waits as long as before"
+    monkeypatch.setattr(door, "_begun", lambda *_, **__: nullcontext(WHOLE))
+    assert door.exec(NAME, ["true"], timeout=600).code == 1
+    assert not sessions.is_silent(session.id), "a command that fails has answered"
 
 
 @table(
@@ -209,14 +210,6 @@ def test_an_answer_does_not_wait_for_the_end_of_a_command_in_a_silent_container(
                 incus.exec(NAME, ["true"])
     assert endings[0] is clincus.GENTLE
     assert (clincus.ANSWER_OF_SILENT + endings[1].patience < 2) is is_brief
-
-
-def test_a_container_that_answers_again_is_waited_for_as_before(sessions, door, monkeypatch):
-    session = add(sessions)
-    answer(door)
-    monkeypatch.setattr(door, "_begun", lambda *_, **__: nullcontext(WHOLE))
-    assert door.exec(NAME, ["true"], timeout=600).code == 1
-    assert not sessions.is_silent(session.id), "a command that fails has answered"
 
 
 def test_an_answer_waits_no_longer_for_an_incus_that_has_much_to_do(clock, monkeypatch):
@@ -245,8 +238,7 @@ def test_an_answer_waits_no_longer_for_an_incus_that_has_much_to_do(clock, monke
 
 
 def test_a_look_at_a_clone_asks_incus_once(sessions, door, monkeypatch):
-    session = add(sessions, mode="clone")
-    door.instances[NAME]["config"][f"{clincus.LABEL}clone"] = "{}"
+    session = add_clone(sessions, door)
     asked: list[str] = []
     monkeypatch.setattr(door, "instance", lambda id: (asked.append(id), door.instances[NAME])[1])
     with suppress(clincus.IncusError):
@@ -254,16 +246,11 @@ def test_a_look_at_a_clone_asks_incus_once(sessions, door, monkeypatch):
     assert asked == [NAME]
 
 
-def test_a_question_before_a_delete_waits_no_longer_than_an_answer(sessions, door):
-    session = add(sessions, mode="clone")
-    door.instances[NAME]["config"][f"{clincus.LABEL}clone"] = "{}"
+def test_a_shutdown_and_its_question_wait_no_longer_than_a_delete_and_an_answer(sessions, door, capsys):
+    session = add_clone(sessions, door)
     assert "is not known" in losses.loss_question(sessions, session)
     assert sum(door.waits) <= clincus.ANSWER_PATIENCE
-
-
-def test_a_shutdown_waits_no_longer_than_a_delete_though_it_stops_first(sessions, door, capsys):
-    add(sessions, mode="clone")
-    door.instances[NAME]["config"][f"{clincus.LABEL}clone"] = "{}"
+    door.waits.clear()
     options = SimpleNamespace(name=[NAME], all=False, force=True, delete=True, timeout=60)
     context = SimpleNamespace(
         options=options,
@@ -298,20 +285,19 @@ def test_a_slow_clone_that_sends_what_it_has_is_kept_whole(clock, tmp_path):
     assert min(given) > clincus.RECEIVE_STEP / clincus.RECEIVE_RATE
 
 
-@pytest.mark.parametrize(
+@table(
     ("steps", "share"),
     [
         ([], 50),
         ([("silent", 50)], 25),
-        ([("silent", 50), ("silent", 25)], 12.5),
-        ([("answers", 50)], 50),
         ([("silent", 50), ("answers", 25)], 25),
         ([("earns", 50)], 50),
         ([("answers", 50)] * 5, 30),  # the end of all that it gets
         ([("answers", 50)] * 5 + [("earns", 20)], 10),
     ],
 )
-def test_time_is_counted_for_what_does_not_answer_and_a_command_gets_half_of_the_rest(clock, steps, share):
+def test_time_is_counted_for_what_does_not_answer_and_a_command_gets_half_of_the_rest(monkeypatch, steps, share):
+    clock = set_clock(monkeypatch)
     patience = clincus.Patience(100, 280)
     for what, seconds in steps:
         with suppress(clincus.IncusError), patience.waiting():
@@ -330,10 +316,10 @@ def fetch(sessions: clincus.Sessions) -> None:
         pytest.fail("it goes on")
 
 
-@pytest.mark.parametrize("work", [lambda sessions: sessions.save(NAME), fetch], ids=["a save", "a fetch"])
-def test_an_end_calls_off_what_reads_the_container_instead_of_waiting_for_it(reports, tmp_path, work):
+@table("work", [lambda sessions: sessions.save(NAME), fetch])
+def test_an_end_calls_off_what_reads_the_container_instead_of_waiting_for_it(tmp_path, work):
     door = BusyDoor()
-    sessions = make_sessions(door, reports, tmp_path)
+    sessions = make_sessions(door, [], tmp_path)
     add(sessions, mode="clone")
 
     def read() -> None:
@@ -345,6 +331,7 @@ def test_an_end_calls_off_what_reads_the_container_instead_of_waiting_for_it(rep
     assert door.begun.wait(DEADLINE)
     sessions.end(NAME)
     thread.join(DEADLINE)
+    assert not thread.is_alive()
     assert door.said == [(clincus.CALLED_OFF, 409)]
     assert [words[0] for words in door.calls] == ["stop"]
 
@@ -368,29 +355,5 @@ def test_an_end_calls_off_what_git_of_this_host_does_for_a_fetch(reports, tmp_pa
     wait_until(begun.exists, "the program")
     with sessions.in_progress.ending(NAME):
         thread.join(DEADLINE)
+    assert not thread.is_alive()
     assert [(one.message, one.status) for one in failures] == [(clincus.CALLED_OFF, 409)]
-
-
-def test_work_that_was_called_off_begins_no_command():
-    with clincus.patient() as patience:
-        patience.call_off("the session is being ended")
-        with pytest.raises(clincus.IncusError, match="being ended") as refused, patience.waiting():
-            pytest.fail("it was begun")
-    assert refused.value.status == 409
-
-
-def test_with_no_patience_left_no_command_is_begun(clock):
-    patience = clincus.Patience(2, 60)
-    with suppress(clincus.IncusError), patience.waiting():
-        clock.now += 1
-        raise clincus.IncusError("it did not finish", 504)
-    with pytest.raises(clincus.IncusError, match="the container does not answer"), patience.waiting():
-        pytest.fail("it was begun")
-
-
-def test_work_within_other_work_has_no_patience_of_its_own():
-    with clincus.patient(10, 60):
-        outer = clincus.PATIENCE.get()
-        with clincus.patient(600, 600):
-            assert clincus.PATIENCE.get() is outer
-    assert clincus.PATIENCE.get() is None

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import tracemalloc
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import pytest
 
 import clincus
 from tests.builders import a_session
-from tests.programs import DEADLINE
 from tests.table import table
 
 
@@ -36,42 +34,27 @@ def fold(lines: list[bytes]) -> list[clincus.Run]:
     return folded.newest_first()
 
 
-CASES = {
-    "a start without a stop is a run that goes on": (
-        [start("a-1", "2026-01-01T10:00:00Z")],
-        [("10:00:00", None)],
-    ),
-    "a stop ends the open run of its container": (
-        [start("a-1", "2026-01-01T10:00:00Z"), stop("a-1", "2026-01-01T11:00:00Z")],
-        [("10:00:00", "11:00:00")],
-    ),
-    "each run of one session is an entry, newest first": (
-        [
-            start("a-1", "2026-01-01T10:00:00Z"),
-            stop("a-1", "2026-01-01T11:00:00Z"),
-            start("a-1", "2026-01-01T12:00:00Z"),
-            stop("a-1", "2026-01-01T13:00:00Z"),
-        ],
-        [("12:00:00", "13:00:00"), ("10:00:00", "11:00:00")],
-    ),
-    "the same start told by two processes is one run": (
-        [start("a-1", "2026-01-01T10:00:00Z", session_id="s"), start("a-1", "2026-01-01T10:00:02Z", session_id="s")],
-        [("10:00:00", None)],
-    ),
-    "a start whose stop was never seen ends the run before it": (
-        [start("a-1", "2026-01-01T10:00:00Z"), start("a-1", "2026-01-01T12:00:00Z")],
-        [("12:00:00", None), ("10:00:00", "12:00:00")],
-    ),
-    "a stop without a start is nothing": ([stop("a-1", "2026-01-01T11:00:00Z")], []),
-    "torn and foreign lines are passed over": (
-        [b'{"type":"start","id":"a-1","wor', b"[]", b"{}", b"\xff", start("a-1", "2026-01-01T10:00:00Z")],
-        [("10:00:00", None)],
-    ),
-    "times of any zone become UTC": ([start("a-1", "2026-01-01T10:00:00+01:00")], [("09:00:00", None)]),
-}
+def at(time: str, name: str = "a-1", **more: object) -> bytes:
+    return start(name, f"2026-01-01T{time}", **more)
 
 
-@table(("lines", "expected"), CASES.values(), ids=CASES.keys())
+STOP = stop("a-1", "2026-01-01T11:00:00Z")
+
+
+@table(
+    ("lines", "expected"),
+    [
+        ([at("10:00:00Z")], [("10:00:00", None)]),
+        ([at("10:00:00Z"), STOP], [("10:00:00", "11:00:00")]),
+        ([at("10:00:00Z"), STOP, at("12:00:00Z")], [("12:00:00", None), ("10:00:00", "11:00:00")]),
+        # The same start told by two processes; a start whose stop was never seen; a stop without a start.
+        ([at("10:00:00Z", session_id="s"), at("10:00:02Z", session_id="s")], [("10:00:00", None)]),
+        ([at("10:00:00Z"), at("12:00:00Z")], [("12:00:00", None), ("10:00:00", "12:00:00")]),
+        ([STOP], []),
+        ([b'{"type":"start","id":"a-1","wor', b"[]", b"{}", b"\xff", at("10:00:00Z")], [("10:00:00", None)]),
+        ([at("10:00:00+01:00")], [("09:00:00", None)]),
+    ],
+)
 def test_lines_fold_into_runs(lines, expected):
     assert times(fold(lines)) == expected
 
@@ -94,21 +77,16 @@ def test_the_go_programs_lines_have_the_container_as_session_id():
 RUN = clincus.Run("s", "clincus-0a0a0a-2", "/w", "claude", "2026-01-01T10:00:00Z")
 
 
-def test_what_is_appended_is_read_back(tmp_path: Path):
-    history = clincus.History(str(tmp_path / "state" / "history.jsonl"))
+def test_an_append_after_a_torn_line_keeps_its_own_line(tmp_path: Path):
+    file = tmp_path / "state/history.jsonl"
+    history = clincus.History(str(file))
     assert history.runs() == []
+    file.parent.mkdir()
+    file.write_bytes(b'{"type":"sta')
     history.record(RUN)
     assert times(history.runs()) == [("10:00:00", None)]
     history.record(RUN._replace(ended_at="2026-01-01T11:00:00Z"))
     assert times(history.runs()) == [("10:00:00", "11:00:00")]
-
-
-def test_an_append_after_a_torn_line_keeps_its_own_line(tmp_path: Path):
-    file = tmp_path / "history.jsonl"
-    file.write_bytes(b'{"type":"sta')
-    history = clincus.History(str(file))
-    history.record(RUN)
-    assert times(history.runs()) == [("10:00:00", None)]
 
 
 @table(
@@ -118,10 +96,8 @@ def test_an_append_after_a_torn_line_keeps_its_own_line(tmp_path: Path):
         ("2026-11-24T17:16:26.3+01:00", "2026-11-24T16:16:26Z"),
         ("9999-12-31T23:59:59-14:00", None),  # year 10000 in UTC
         ("0001-01-01T00:00:00+14:00", None),
-        ("0001-01-01T00:00:00Z", None),
         ("1970-01-01T00:00:00Z", None),
         ("2026-13-01T00:00:00Z", None),
-        ("yesterday", None),
         (None, None),
     ],
 )
@@ -139,10 +115,7 @@ def test_a_history_that_cannot_be_written_is_reported_and_hinders_nothing(tmp_pa
         clincus.record_run(history, clincus.Change(kind, session, "2026-01-01T10:00:00Z"), said.append)
     assert len(said) == 2
     assert all("cannot be written" in line for line in said)
-
-
-def test_a_history_that_cannot_be_read_says_why(tmp_path: Path):
-    with pytest.raises(clincus.ClincusError, match=r"cannot be read: Is a directory"):
+    with pytest.raises(clincus.ClincusError, match="cannot be read"):
         clincus.History(str(tmp_path)).runs()
 
 
@@ -205,42 +178,29 @@ def test_writers_at_once_lose_no_line_while_the_history_is_shortened(tmp_path: P
     path = tmp_path / "history.jsonl"
     script = """
 import sys, clincus
-clincus.HISTORY_LIMIT = 20_000
+clincus.HISTORY_LIMIT = 10_000
 history, who = clincus.History(sys.argv[1]), int(sys.argv[2])
-for number in range(60):
+for number in range(30):
     kept = clincus.Run(f"kept{who}-{number}", f"kept{who}-{number}", "/w", "claude", clincus.utc_now())
     gone = clincus.Run(f"gone{number}", f"gone{who}-1", "/w", "claude", clincus.utc_now())
     history.record(kept), history.record(gone), history.record(gone._replace(ended_at=clincus.utc_now()))
 """
-    writers = [subprocess.Popen([sys.executable, "-c", script, str(path), str(who)]) for who in range(4)]
-    assert [writer.wait(timeout=60) for writer in writers] == [0] * 4
+    writers = [subprocess.Popen([sys.executable, "-c", script, str(path), str(who)]) for who in range(3)]
+    assert [writer.wait(timeout=60) for writer in writers] == [0] * 3
     kept = {run.session_id for run in clincus.History(str(path)).runs() if run.session_id.startswith("kept")}
-    assert kept == {f"kept{who}-{number}" for who in range(4) for number in range(60)}
+    assert kept == {f"kept{who}-{number}" for who in range(3) for number in range(30)}
 
 
 def test_a_process_that_keeps_the_lock_holds_up_one_start_for_a_moment_and_loses_none(tmp_path, monkeypatch):
     """It may be stopped by Ctrl-Z, or lie on another machine that hangs."""
     monkeypatch.setattr(clincus, "HISTORY_PATIENCE", 0.01)
-    history, runs = (
-        clincus.History(str(tmp_path / "history.jsonl")),
-        [a_run(number, slot=number) for number in (1, 2, 3)],
-    )
-    failures = []
-
-    def record() -> None:
-        for run in runs[:2]:
-            try:
-                history.record(run)
-            except clincus.ClincusError as error:
-                failures.append(error.status)
-
+    history = clincus.History(str(tmp_path / "history.jsonl"))
+    runs = [a_run(number, slot=number) for number in (1, 2, 3)]
     with clincus.directory_lock(str(tmp_path)):
-        recording = threading.Thread(target=record, daemon=True)
-        recording.start()
-        recording.join(DEADLINE)
-        assert not recording.is_alive()
+        for run in runs[:2]:
+            with pytest.raises(clincus.ClincusError):
+                history.record(run)
         assert history.runs() == []
-    assert failures == [409, 409]
     monkeypatch.setattr(clincus, "HISTORY_PATIENCE", 60)
     history.record(runs[2])
     assert {run.session_id for run in history.runs()} == {run.session_id for run in runs}
@@ -282,51 +242,29 @@ def trimmed_by_another(path: Path) -> None:
 
 BASE = lines(*range(4))
 OPEN = a_run(4).line("start")
-TORN = OPEN[:40]
 # What is done to a file that holds BASE and was read, and how many of its lines are read then.
 CHANGES = {
     "nothing": ([lambda path: None], 0),
-    "one line": ([lambda path: append(path, OPEN)], 1),
     "a run": ([lambda path: append(path, lines(4))], 2),
     "many runs": ([lambda path: append(path, lines(*range(4, 60)))], 112),
     "an older run": ([lambda path: append(path, BASE[: BASE.index(b"\n") + 1].replace(b"a-1", b"a-2"))], 1),
-    "a line of no kind": ([lambda path: append(path, b"[]\n")], 1),
-    "a line without its end": ([lambda path: append(path, OPEN[:-1])], 1),
-    "its end later": ([lambda path: append(path, OPEN[:-1]), lambda path: append(path, b"\n")], 2),
-    "a torn line": ([lambda path: append(path, TORN)], 1),
-    "its rest later": ([lambda path: append(path, TORN), lambda path: append(path, OPEN[40:])], 2),
-    "another line after a torn one": ([lambda path: append(path, TORN), lambda path: append(path, b"\n" + OPEN)], 3),
-    "a torn line in three pieces": (
-        [lambda path: append(path, TORN), lambda path: append(path, OPEN[40:60]), lambda path: append(path, OPEN[60:])],
-        3,
-    ),
-    "a start, then its stop": (
-        [lambda path: append(path, OPEN), lambda path: append(path, lines(4)[len(OPEN) :])],
-        2,
-    ),
-    "the same start by another server": ([lambda path: append(path, OPEN), lambda path: append(path, OPEN)], 2),
-    "two servers in turns": (
-        [lambda path: append(path, lines(4)), lambda path: append(path, lines(5, slot=2))],
-        4,
-    ),
-    "the line of another History": ([lambda path: clincus.History(str(path)).record(a_run(4))], 1),
+    "a line without its end, then that": ([lambda path: append(path, OPEN[:-1]), lambda path: append(path, b"\n")], 2),
+    "a torn line in pieces": ([lambda path: append(path, OPEN[:40]), lambda path: append(path, OPEN[40:])], 2),
+    "a torn line, then another": ([lambda path: append(path, OPEN[:40]), lambda path: append(path, b"\n" + OPEN)], 3),
+    "a start, then its stop": ([lambda path: append(path, OPEN), lambda path: append(path, lines(4)[len(OPEN) :])], 2),
+    "two servers in turns": ([lambda path: append(path, lines(4)), lambda path: append(path, lines(5, slot=2))], 4),
     "a new time only": ([lambda path: os.utime(path, (1, 1))], 8),
-    "gone": ([lambda path: path.unlink()], 0),
     "gone, and made anew": ([lambda path: path.unlink(), lambda path: path.write_bytes(lines(9))], 2),
-    "empty": ([lambda path: overwrite(path, b"")], 0),
     "empty, then filled": ([lambda path: overwrite(path, b""), lambda path: append(path, lines(9))], 2),
-    "truncated at a line": ([lambda path: overwrite(path, lines(0, 1))], 4),
     "truncated in a line": ([lambda path: overwrite(path, BASE[:-30])], 8),
     "replaced by a shorter one": ([lambda path: replaced(path, lines(8))], 2),
-    "replaced by a longer one": ([lambda path: replaced(path, lines(*range(20, 30)))], 20),
     "replaced by one of the same size": ([lambda path: replaced(path, lines(*range(5, 9)))], 8),
     "rewritten, of the same size": ([lambda path: overwrite(path, lines(*range(5, 9)))], 8),
-    "rewritten, and longer": ([lambda path: overwrite(path, lines(*range(5, 15)))], 20),
     "shortened by another server, then longer": ([trimmed_by_another, lambda path: append(path, lines(5))], 10),
 }
 
 
-@table(("changes", "read"), CHANGES.values(), ids=CHANGES.keys())
+@table(("changes", "read"), CHANGES.values())
 def test_after_a_change_only_what_is_new_is_read_and_the_runs_are_those_of_the_file(
     tmp_path, monkeypatch, changes, read
 ):
@@ -334,15 +272,14 @@ def test_after_a_change_only_what_is_new_is_read_and_the_runs_are_those_of_the_f
     path.write_bytes(BASE)
     history = clincus.History(str(path))
     assert len(history.runs()) == 4
-    counted = 0
+    count = []
     for change in changes:
         change(path)
         with monkeypatch.context() as patch:
-            patch.setattr(clincus.Fold, "add", counting(count := []))
+            patch.setattr(clincus.Fold, "add", counting(count))
             runs = history.runs()
-        counted += len(count)
         assert runs == clincus.History(str(path)).runs()
-    assert counted == read
+    assert len(count) == read
 
 
 def counting(count: list[bytes]):
@@ -356,38 +293,20 @@ def counting(count: list[bytes]):
     return noted
 
 
-def test_a_history_that_another_program_never_shortens_is_folded_anew_before_it_fills_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(clincus, "HISTORY_LIMIT", 10_000)
-    path = tmp_path / "history.jsonl"
-    history = clincus.History(str(path))
-    for number in range(300):
-        append(path, lines(number))
-        assert history.runs()[0].session_id == f"s{number}"
-        assert len(history.runs()) <= 30_000 / len(lines(number)) + 1
-
-
 RUNS = [
     clincus.Run(f"s{number}", f"a-{number}", "/w", "claude", f"2026-01-01T10:00:0{second}Z")
     for number, second in ((4, 3), (3, 2), (2, 2), (1, 1))
 ]
-BEHIND = {
-    "the run of the mark": (clincus.run_mark(RUNS[1]), ["a-2", "a-1"]),
-    "one that is gone": ("2026-01-01T10:00:02Z,a-9", ["a-1"]),
-    "the last one": (clincus.run_mark(RUNS[3]), []),
-}
 
 
-@table(("mark", "ids"), BEHIND.values(), ids=BEHIND.keys())
-def test_the_next_page_begins_behind(mark, ids):
-    assert [run.id for run in RUNS[clincus.place_behind(RUNS, mark) :]] == ids
+def test_the_next_page_begins_behind_the_mark_of_a_run():
+    def behind(runs: list[clincus.Run], mark: str) -> list[str]:
+        return [run.id for run in runs[clincus.place_behind(runs, mark) :]]
 
-
-def test_a_run_that_begins_between_two_pages_moves_nothing():
     mark = clincus.run_mark(RUNS[1])
     newer = clincus.Run("s5", "a-5", "/w", "claude", "2026-01-01T11:00:00Z")
-    assert [run.id for run in [newer, *RUNS][clincus.place_behind([newer, *RUNS], mark) :]] == ["a-2", "a-1"]
-
-
-def test_a_mark_that_is_none_is_refused():
+    assert behind(RUNS, mark) == behind([newer, *RUNS], mark) == ["a-2", "a-1"]
+    assert behind(RUNS, "2026-01-01T10:00:02Z,a-9") == ["a-1"], "the run of the mark is gone"
+    assert behind(RUNS, clincus.run_mark(RUNS[3])) == []
     with pytest.raises(clincus.ClincusError, match="is no mark of a run"):
-        clincus.place_behind(RUNS, "clincus-ec0578-1")
+        behind(RUNS, "clincus-ec0578-1")

@@ -11,6 +11,7 @@ import pytest
 
 import clincus
 from clincus_features.review.recorder import FILE_LIMIT, SKIPPED
+from tests.table import table
 
 # Goes into Perl before the program, and stands in for what the kernel or a tool does at one of its calls.
 MEANWHILE = {
@@ -89,8 +90,9 @@ def test_a_pipe_in_the_place_of_attributes_holds_up_no_checkpoint_and_no_undo(un
     assert (folder / "file").read_text() == "then\n"
 
 
-@pytest.mark.parametrize("meanwhile", [what for what in MEANWHILE if "tool" in what])
-def test_what_a_tool_writes_while_a_file_is_put_back_stays(undo, meanwhile):
+@table("meanwhile", [what for what in MEANWHILE if "tool" in what])
+def test_what_a_tool_writes_while_a_file_is_put_back_stays(tmp_path, meanwhile):
+    undo = Undo(tmp_path)
     assert undo.put("file", "then\n", is_new=False, meanwhile=meanwhile) == "changed"
     assert (undo.project / "file").read_text() in ("now\ntool\n", "tool\n")
     assert os.listdir(undo.project) == ["file"]

@@ -158,18 +158,15 @@ THEIRS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("made", "kept"), THEIRS.values(), ids=THEIRS.keys())
-def test_what_a_person_made_stays(run, made, kept):
-    incus = Incus(**made)
-    run(incus, "--yes")
-    assert incus.done
-    assert not [words for words in incus.done if any(one in words for one in kept)]
-
-
-def test_a_bridge_of_a_setup_that_wrote_no_label_is_known_by_its_name(run):
+def test_what_a_person_made_stays(run):
+    for made, kept in THEIRS.values():
+        incus = Incus(**made)
+        run(incus, "--yes")
+        assert incus.done
+        assert not [words for words in incus.done if any(one in words for one in kept)]
     incus = Incus(bridge_config={})
     run(incus, "--yes")
-    assert "network delete clincusbr0" in incus.done
+    assert "network delete clincusbr0" in incus.done, "a setup that wrote no label is known by the name"
 
 
 def test_a_no_to_one_part_keeps_it_and_asks_for_the_next(run, home, monkeypatch, capsys):
@@ -203,14 +200,11 @@ def test_what_only_root_can_undo_is_named_with_its_command(run, tmp_path, capsys
     assert ("git", "config", "--global", "--unset", "safe.bareRepository") in machine.ran
 
 
-def test_root_undoes_what_setup_wrote_down(run, tmp_path):
+def test_root_undoes_what_setup_wrote_down_and_believes_no_file_of_another_user(run, tmp_path, home):
     machine = record(Machine(tmp_path / "machine", is_root=True))
     assert run(Incus(), "--yes", machine=machine) == 0
     assert ("gpasswd", "-d", "ann", "incus-admin") in machine.ran
-
-
-def test_root_believes_no_file_of_another_user(run, tmp_path, home):
-    machine = Machine(tmp_path / "machine", is_root=True)
+    machine = Machine(tmp_path / "other", is_root=True)
     machine.write("/etc/group", "sudo:x:27:ann\n")
     machine.write(f"{home}/.clincus/made", "group sudo ann\n")
     run(Incus(), "--yes", machine=machine)
@@ -234,11 +228,8 @@ def test_what_sessions_that_are_left_need_stays(run, home, monkeypatch, capsys):
         monkeypatch.setattr("sys.argv", [str(program)])
     monkeypatch.setattr(leftovers.Leftovers, "why_program_stays", lambda _: "there are sessions")
     assert run(Incus(), "--yes") == 1
-    assert [program.exists(), (home / ".config/clincus").exists(), (home / ".cache/clincus").exists()] == [
-        True,
-        True,
-        False,
-    ]
+    found = [path.exists() for path in (program, home / ".config/clincus", home / ".cache/clincus")]
+    assert found == [True, True, False]
     assert f"the program {program} (there are sessions)" in capsys.readouterr().err
 
 
@@ -258,26 +249,18 @@ def kept_session(monkeypatch):
     return f"/1.0/instances/{SESSION}"
 
 
-def test_what_a_session_that_stays_uses_in_incus_stays(run, kept_session, capsys):
-    incus = Incus(used_by=[kept_session])
+def test_what_a_session_that_stays_needs_stays(run, kept_session, tmp_path, home, capsys):
+    """What it uses in Incus, the settings of the machine, and conversations."""
+    incus, machine = Incus(used_by=[kept_session]), record(Machine(tmp_path / "machine", is_root=True))
     for path in ("/1.0/networks/clincusbr0", "/1.0/storage-pools/default"):
         incus.answers[path]["used_by"].append(kept_session)
-    assert run(incus, "--yes") == 1
-    assert incus.done == [f"DELETE /1.0/images/{'f' * 64}"]
-    assert f"the bridge clincusbr0 (also used by {kept_session})" in capsys.readouterr().err
-
-
-def test_the_settings_of_the_machine_stay_with_a_session_that_stays(run, kept_session, tmp_path):
-    machine = record(Machine(tmp_path / "machine", is_root=True))
-    assert run(Incus(), "--yes", machine=machine) == 1
-    assert [argv for argv in machine.ran if "--get" not in argv] == []
-
-
-def test_conversations_stay_with_a_session_that_stays(run, kept_session, home):
     folder = home / ".clincus" / "sessions-claude" / "5b0c7d1e"
     folder.mkdir(parents=True)
     (folder / "metadata.json").write_text('{"session_id": "5b0c7d1e"}')
-    assert run(Incus(), "--yes") == 1
+    assert run(incus, "--yes", machine=machine) == 1
+    assert incus.done == [f"DELETE /1.0/images/{'f' * 64}"]
+    assert f"the bridge clincusbr0 (also used by {kept_session})" in capsys.readouterr().err
+    assert [argv for argv in machine.ran if "--get" not in argv] == []
     assert folder.exists()
 
 

@@ -28,12 +28,8 @@ import clincus_unpack
 from tests.interpreters import PYTHONS, SUITES, missing
 from tests.table import table
 
-# By day the oldest and the newest run these, and every version serves a session (tests/incus/test_archive.py).
-BOUNDS = [
-    version if version in (next(iter(PYTHONS)), next(reversed(PYTHONS)))
-    else pytest.param(version, marks=pytest.mark.nightly)
-    for version in PYTHONS
-]  # fmt: skip
+# By day the oldest and the newest run the archive, and every version serves a session (tests/incus/test_archive.py).
+ENDS = [*PYTHONS][:1] + [*PYTHONS][1:][-1:]
 
 
 @pytest.fixture(scope="session")
@@ -62,14 +58,6 @@ def compiled_bytes(archive_bytes):
 
 
 @pytest.fixture
-def compiled(compiled_bytes, tmp_path):
-    """A copy of that archive far from the checkout."""
-    path = tmp_path / "elsewhere" / "clincus.pyz"
-    build_zipapp.write_program(path, compiled_bytes)
-    return path
-
-
-@pytest.fixture
 def cache(tmp_path):
     """The cache folder of a user who starts the archive."""
     return tmp_path / "cache"
@@ -92,31 +80,24 @@ def start(archive, cache):
 
 @pytest.fixture(scope="session", autouse=True)
 def say_what_was_found(note):
-    """Tell which interpreters these tests use."""
+    """Tell which interpreters these tests use, and which this machine could not have."""
     absent = missing(PYTHONS)
     note(f"the archive ran on CPython {', '.join(PYTHONS)}" + (f"; not here: {', '.join(absent)}" if absent else ""))
 
 
-def test_ci_has_each_python_that_the_archive_promises():
-    absent = missing(PYTHONS)
-    if absent and os.environ.get("CI") != "true":
-        pytest.skip(f"Python {', '.join(absent)} is not here; `make pythons` installs it")
-    assert absent == [], "run `make pythons`: it says why a version cannot be installed"
-
-
-def test_a_python_that_is_not_there_is_missed():
+def test_a_python_that_is_not_there_is_told():
     assert missing({"3.9": "/usr/bin/python3.9"}) == [version for version in SUITES if version != "3.9"]
 
 
-@pytest.mark.parametrize("version", BOUNDS)
-def test_runs_on_each_python_without_site_packages(start, version):
+@table("version", ENDS)
+def test_runs_on_each_python_without_site_packages(archive, tmp_path, version):
     for command, words in (("version", clincus.__version__), ("help", "Usage:"), ("list --help", "Usage:")):
-        done = start(*command.split(), python=PYTHONS[version])
+        done = started(archive, tmp_path, *command.split(), python=PYTHONS[version])
         assert (done.returncode, done.stderr) == (0, "")
         assert words in done.stdout
 
 
-@pytest.mark.parametrize("version", BOUNDS)
+@table("version", ENDS)
 def test_libraries_load_from_the_archive_on_each_python(archive, version):
     code = (
         f"import sys; sys.path.insert(0, {str(archive)!r}); import websockets.server, tomli, clincus;"
@@ -129,8 +110,18 @@ def test_libraries_load_from_the_archive_on_each_python(archive, version):
     assert done.stdout.startswith(f"15.0.1 {archive}/websockets/")
 
 
-def test_same_input_same_bytes(archive_bytes):
-    assert build_zipapp.build() == archive_bytes
+def test_the_same_input_gives_the_same_bytes_and_every_byte_of_it_counts_as_another_build():
+    files = {"clincus.py": b"x", "LICENSE": b"y"}
+    packed = build_zipapp.pack(files)
+    assert packed == build_zipapp.pack(files) == build_zipapp.pack(dict(reversed(files.items())))
+    builds = [build_of(data) for data in (packed, build_zipapp.pack({**files, "clincus.py": b"z"}))]
+    assert len(set(builds)) == 2
+
+
+def build_of(data):
+    """The mark of its build in an archive."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return re.search(rb'BUILD = "([0-9a-f]{32})"', archive.read("__main__.py")).group(1)
 
 
 def without_docstrings(source):
@@ -138,12 +129,8 @@ def without_docstrings(source):
     tree = ast.parse(source)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
-        if (
-            isinstance(body, list)
-            and body
-            and isinstance(body[0], ast.Expr)
-            and isinstance(body[0].value, ast.Constant)
-        ):
+        first = body[0] if isinstance(body, list) and body else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
             del body[0]
     return ast.dump(tree, include_attributes=True)
 
@@ -165,17 +152,6 @@ def test_a_text_that_looks_like_a_comment_stays():
     assert build_zipapp.lean(source) == b'\n\nTEXT = """\n# no comment\n"""\n\n\ndef one():\n\n    return 1\n'
 
 
-def test_the_manual_of_the_commands_is_that_of_the_checkout(start, cache):
-    shown = started(build_zipapp.ROOT / "clincus_cli", cache, "man", flags=())
-    assert start("man").stdout == shown.stdout
-    assert ".SS clincus shell" in shown.stdout
-
-
-def test_order_of_files_does_not_matter():
-    files = {"clincus.py": b"x", "LICENSE": b"y"}
-    assert build_zipapp.pack(files) == build_zipapp.pack(dict(reversed(files.items())))
-
-
 @table("deflate", [build_zipapp.quickly, build_zipapp.smallest])
 def test_what_is_compressed_is_whole_again(tmp_path, deflate):
     """By the readers of Python and, for the page, by any reader of gzip."""
@@ -191,21 +167,6 @@ def test_what_is_compressed_is_whole_again(tmp_path, deflate):
     assert found.items() <= files.items()
 
 
-def test_the_smallest_archive_is_smaller():
-    source = (build_zipapp.ROOT / "build_zipapp.py").read_bytes()
-    assert len(build_zipapp.smallest(source)) < len(build_zipapp.quickly(source))
-
-
-def test_every_byte_of_the_input_counts_as_another_build():
-    builds = [
-        re.search(rb'BUILD = "([0-9a-f]{32})"', start_of(build_zipapp.pack({"clincus.py": source})))
-        for source in (b"1", b"2")
-    ]
-    assert builds[0]
-    assert builds[1]
-    assert builds[0].group(1) != builds[1].group(1)
-
-
 def test_the_program_knows_its_commit():
     source = b'__version__ = "1"\n__commit__ = "source"  # a\n__built__ = "unknown"\n'
     assert build_zipapp.stamped(source, "abc+", "2027-03-01") == (
@@ -214,72 +175,49 @@ def test_the_program_knows_its_commit():
     assert build_zipapp.stamped(source, "", "") == source
 
 
-def test_outside_of_a_repository_there_is_no_commit(tmp_path):
-    assert build_zipapp.last_commit(tmp_path) == ("", "")
-
-
-def start_of(data):
-    import io
-
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        return archive.read("__main__.py")
+TOPS = """
+LICENSE __main__.py clincus.py clincus_cli clincus_features clincus_unpack.py guest openapi.json spa_dist tomli wall
+websockets
+"""
 
 
 def test_holds_the_program_the_libraries_and_the_dashboard_only(archive):
     with zipfile.ZipFile(archive) as opened:
         names = opened.namelist()
-    tops = {name.split("/")[0].split("-")[0] for name in names}
-    assert tops == {
-        "LICENSE",
-        "__main__.py",
-        "clincus.py",
-        "guest",
-        "clincus_cli",
-        "clincus_features",
-        "clincus_unpack.py",
-        "wall",
-        "openapi.json",
-        "spa_dist",
-        "tomli",
-        "websockets",
-    }
+    assert {name.split("/")[0].split("-")[0] for name in names} == set(TOPS.split())
     assert "spa_dist/index.html.gz" in names
     assert not [name for name in names if name.endswith((".so", ".pyc", ".c", ".pyi")) or "/legacy/" in name]
-
-
-def test_is_a_program_of_its_own(archive):
     assert archive.read_bytes().startswith(b"#!/usr/bin/env python3\n")
     assert stat.S_IMODE(archive.stat().st_mode) == 0o755
 
 
-@pytest.mark.parametrize("bytecode", [{}, {"PYTHONDONTWRITEBYTECODE": "1"}], ids=["bytecode", "no bytecode"])
-@pytest.mark.parametrize(
-    ("folder", "command"),
-    [
-        (".", "./clincus.pyz"),
-        (".", "python3 clincus.pyz"),
-        (".", "python3 -I ./clincus.pyz"),
-        ("below", "../clincus.pyz"),
-        ("below", "python3 ../below/../clincus.pyz"),
-        ("/", "{here}/clincus.pyz"),
-        ("/", "{here}/below/clincus"),
-        ("below", "./clincus"),
-        ("/", "env PATH={here}/below:{path} clincus"),
-        ("below", "env PATH=.:{path} clincus"),
-        ("gone", "{here}/clincus.pyz"),
-        ("gone", "env PATH={here}/below:{path} clincus"),
-        (".", "env PYTHONPATH=clincus.pyz python3 -m clincus_cli"),
-        ("/", "env PYTHONPATH={here}/clincus.pyz python3 -m clincus_cli"),
-    ],
-)
-def test_runs_by_every_path(compiled, unpacked, folder, command, bytecode):
+# By the archive itself or its unpacked copy, as Python may keep bytecode or not.
+WAYS = [
+    ("-", ".", "./clincus.pyz"),
+    ("B", ".", "python3 clincus.pyz"),
+    ("-", "below", "../clincus.pyz"),
+    ("B", "/", "{here}/below/clincus"),
+    ("-", "below", "./clincus"),
+    ("B", "below", "env PATH=.:{path} clincus"),
+    ("-", "gone", "{here}/clincus.pyz"),
+    ("B", "gone", "env PATH={here}/below:{path} clincus"),
+    ("-", ".", "env PYTHONPATH=clincus.pyz python3 -m clincus_cli"),
+]
+
+
+@table("way", WAYS)
+def test_runs_by_every_path(compiled_bytes, unpacked, tmp_path, way):
     """`info` reads a file of the archive and the configuration, which the current folder is part of."""
-    here = compiled.parent
+    bytecode, folder, command = way
+    here = tmp_path
+    build_zipapp.write_program(here / "clincus.pyz", compiled_bytes)
     (here / "below").mkdir()
     (here / "below" / "clincus").symlink_to("../clincus.pyz")
     (here / "gone").mkdir()
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
-    environ = {"PATH": path, "HOME": str(here), "XDG_CACHE_HOME": str(unpacked), **bytecode}
+    environ = {"PATH": path, "HOME": str(here), "XDG_CACHE_HOME": str(unpacked)}
+    if bytecode == "B":
+        environ["PYTHONDONTWRITEBYTECODE"] = "1"
     leave = 'rmdir "$PWD"; ' if folder == "gone" else ""
     done = subprocess.run(
         ["sh", "-c", f"{leave}exec {command.format(here=here, path=path)} info clincus-000000-1"],
@@ -295,16 +233,6 @@ def test_version_is_answered_at_once_and_as_the_program_would(start, cache):
     at_once = start("version")
     assert not cache.exists()
     assert at_once.stdout == start("--slot", "0", "version").stdout
-
-
-def test_version_that_nobody_reads_ends_quietly(archive):
-    reads, writes = os.pipe()
-    os.close(reads)
-    done = subprocess.run(
-        [sys.executable, "-I", archive, "version"], stdout=writes, stderr=subprocess.PIPE, timeout=120, check=False
-    )
-    os.close(writes)
-    assert (done.returncode, done.stderr) == (-13, b"")
 
 
 def test_ctrl_c_during_the_start_ends_it_quietly(archive):
@@ -324,68 +252,65 @@ def unpacked(archive_bytes, tmp_path_factory):
     return folder / "cache"
 
 
-class TestUnpacked:
+@pytest.fixture
+def folder(unpacked, cache):
     """The folder in the user's cache that the first start of a build unpacks it into."""
+    shutil.copytree(unpacked, cache)
+    (folder,) = (cache / "clincus").iterdir()
+    return folder
 
-    @pytest.fixture
-    def folder(self, unpacked, cache):
-        """The folder, after a first start."""
-        shutil.copytree(unpacked, cache)
-        (folder,) = (cache / "clincus").iterdir()
-        return folder
 
-    def test_nobody_else_can_write_there(self, folder):
-        assert {stat.S_IMODE(path.stat().st_mode) for path in (folder, folder.parent)} == {0o700}
+def test_the_next_start_finds_the_bytecode_and_writes_nothing(start, folder):
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (folder, folder.parent)} == {0o700}
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert any(path.match("clincus_cli/__pycache__/main.*.pyc") for path in before)
+    assert start("help").returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
-    def test_the_next_start_finds_the_bytecode_and_writes_nothing(self, start, folder):
-        before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-        assert any(path.match("clincus_cli/__pycache__/main.*.pyc") for path in before)
-        assert start("help").returncode == 0
-        assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
-    @pytest.mark.parametrize("damage", [lambda file: file.write_bytes(b""), Path.unlink], ids=["emptied", "gone"])
-    def test_a_damaged_one_is_made_anew(self, start, folder, damage):
-        size = (folder / "clincus.py").stat().st_size
-        damage(folder / "clincus.py")
-        assert start("help").returncode == 0
-        assert (folder / "clincus.py").stat().st_size == size
+def test_a_damaged_one_is_made_anew(start, folder):
+    size = (folder / "clincus.py").stat().st_size
+    (folder / "clincus.py").write_bytes(b"")
+    assert start("help").returncode == 0
+    assert (folder / "clincus.py").stat().st_size == size
 
-    def test_one_that_others_can_write_is_not_run(self, start, folder):
-        program = folder / "clincus_cli" / "start.py"
-        program.write_bytes(b"def main():\n    print('planted')\n".ljust(program.stat().st_size))
-        os.utime(program, (0, 0))  # Python knows bytecode that is out of date by time and size
-        assert start("help").stdout == "planted\n"  # the trap works, were it trusted …
-        folder.chmod(0o777)
-        assert "Usage" in start("help").stdout  # … and it is not
 
-    def test_starts_at_once_do_not_disturb_each_other(self, archive, cache, tmp_path):
-        environ = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "XDG_CACHE_HOME": str(cache)}
-        argv = [sys.executable, "-I", archive, "help"]
-        running = [subprocess.Popen(argv, env=environ, stdout=subprocess.DEVNULL) for _ in range(4)]
-        assert [one.wait(timeout=120) for one in running] == [0] * 4
-        assert len(list((cache / "clincus").iterdir())) == 1
+def test_one_that_others_can_write_is_not_run(start, folder):
+    program = folder / "clincus_cli" / "start.py"
+    program.write_bytes(b"def main():\n    print('planted')\n".ljust(program.stat().st_size))
+    os.utime(program, (0, 0))  # Python knows bytecode that is out of date by time and size
+    assert start("help").stdout == "planted\n"  # the trap works, were it trusted …
+    folder.chmod(0o777)
+    assert "Usage" in start("help").stdout  # … and it is not
 
-    def test_an_old_build_goes_unless_it_runs(self, start, cache, folder):
-        old = cache / "clincus" / ("0" * 32)
-        old.mkdir()
-        os.utime(old, (0, 0))
-        running = os.open(old, os.O_RDONLY)
-        fcntl.flock(running, fcntl.LOCK_SH)
-        shutil.rmtree(folder)
-        start("list", "--help")
-        assert old.exists()
-        os.close(running)
-        shutil.rmtree(folder)
-        start("list", "--help")
-        assert not old.exists()
 
-    def test_there_is_none_when_python_may_keep_no_bytecode(self, start, cache):
-        assert start("help", flags=("-I", "-B")).returncode == 0
-        assert not cache.exists()
+def test_starts_at_once_do_not_disturb_each_other(archive, cache, tmp_path):
+    environ = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "XDG_CACHE_HOME": str(cache)}
+    argv = [sys.executable, "-I", archive, "help"]
+    running = [subprocess.Popen(argv, env=environ, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [one.wait(timeout=120) for one in running] == [0] * 2
+    assert len(list((cache / "clincus").iterdir())) == 1
 
-    def test_the_program_runs_where_the_cache_cannot_be_written(self, start, cache):
-        cache.write_text("a file in the way")
-        assert start("help").returncode == 0
+
+def test_an_old_build_goes_unless_it_runs(start, cache):
+    old = cache / "clincus" / ("0" * 32)
+    old.mkdir(parents=True)
+    cache.joinpath("clincus").chmod(0o700)
+    os.utime(old, (0, 0))
+    running = os.open(old, os.O_RDONLY)
+    fcntl.flock(running, fcntl.LOCK_SH)
+    clincus_unpack.drop_other_builds(str(cache / "clincus" / ("f" * 32)))
+    assert old.exists()
+    os.close(running)
+    assert start("help").returncode == 0
+    assert not old.exists()
+
+
+def test_the_program_runs_without_a_cache(start, cache):
+    assert start("help", flags=("-I", "-B")).returncode == 0
+    assert not cache.exists(), "Python may keep no bytecode"
+    cache.write_text("a file in the way")
+    assert start("help").returncode == 0
 
 
 def test_an_odd_entry_of_the_cache_keeps_no_other_old_build(tmp_path):
