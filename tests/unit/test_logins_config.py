@@ -6,7 +6,6 @@ import copy
 import json
 import os
 import pickle
-import re
 
 import pytest
 
@@ -16,7 +15,7 @@ from clincus_cli.context import Context
 from clincus_features import trust
 from clincus_features.logins import sources
 from clincus_features.logins.services import SERVICES
-from clincus_features.logins.settings import Host, Limit, check_form, check_header, read_logins
+from clincus_features.logins.settings import Host, Limit, read_logins
 from tests.table import table
 
 clincus.install_features(None)  # they add settings
@@ -69,7 +68,9 @@ def test_a_login_of_ones_own_says_where_and_how(load):
 
 @table(("name", "host"), [("claude", "platform.claude.com"), ("codex", "auth.openai.com")])
 def test_a_login_that_is_lent_is_read_where_its_tool_keeps_it(load, name, host):
-    (found,) = read_logins(load(f"[logins.{name}]\nlend = true\n")).values()
+    limit = "limit = { requests_per_day = 20, usd_per_session = 1.5 }"
+    (found,) = read_logins(load(f"[logins.{name}]\nlend = true\n{limit}\n")).values()
+    assert found.limit == Limit(requests_per_day=20, usd_per_session=1.5)
     assert (found.source, found.service.variables) == ("vendor", ())
     assert found.gives_tokens(host, 443)
 
@@ -83,7 +84,6 @@ def test_a_login_that_is_lent_is_read_where_its_tool_keeps_it(load, name, host):
         ("api.example.com.evil.test", 443, False),
         ("a.cdn.example.com", 8443, True),
         ("a.b.cdn.example.com", 8443, False),
-        ("cdn.example.com", 8443, False),
         ("xcdn.example.com", 8443, False),
     ],
 )
@@ -101,17 +101,13 @@ def test_a_login_is_for_its_hosts_alone(load, host, port, is_one):
         ("[logins.x]\nservice = 'claude'\nlend = true\nfrom = { env = 'A' }", "leave from.env out"),
         ("[logins.none]\nservice = 'npm'\nfrom = { env = 'A' }\n", "is not none"),
         ("[logins.codex]\nfrom = { env = 'A' }", "add lend = true"),
-        ("[logins.claude]\nlend = 1", "true or false"),
         ("[logins.github]\nfrom = { env = 'A' }\nlimit = { requests_per_day = -1 }", "limit.requests_per_day"),
         ("[logins.github]", "write where it is read"),
         ("[logins.github]\nfrom = { env = 'A', file = '/a' }", "one of them only"),
-        ("[logins.x]\nservice = 'nope'", "there are anthropic"),
-        ("[logins.Bad]\nfrom = { env = 'A' }", "small letters"),
         ("[logins.github]\nkeep = '2h'\nfrom = { env = 'A' }", "an hour"),
         ("[logins.github]\nfrom = { file = 'relative' }", "absolute path"),
         (OWN.replace("API.example.com", "127.0.0.1"), "is an address"),
         (OWN.replace("API.example.com", "*.com"), "is no host"),
-        (OWN.replace("API.example.com", "https://a.example/"), "is no host"),
         (OWN.replace("X-Api-Key", "Host"), "cannot carry a secret"),
         (OWN.replace("{secret}", "Bearer"), "{secret} once"),
         (OWN.replace("{secret}", "Basic {secret}"), "* for any user"),
@@ -122,15 +118,6 @@ def test_what_is_wrong_with_a_login_is_told(load, text, words):
     with pytest.raises(clincus.ConfigError) as caught:
         load(text)
     assert words in str(caught.value)
-
-
-@table("service", SERVICES.values(), ids=lambda service: service.title)
-def test_each_known_service_would_be_taken_as_a_login_of_ones_own(service):
-    for host in service.hosts:
-        Host.read(host)
-    assert check_header(service.header) == service.header
-    assert [check_form(form) for form in service.forms] == [*service.forms]
-    assert service.shape.count("{random}") == 1
 
 
 def test_the_command_of_a_login_is_never_shown(load):
@@ -217,10 +204,8 @@ def test_a_command_is_run_without_a_shell(load, environ):
     ("command", "words"),
     [
         (["sh", "-c", f"echo {VALUE} >&2; echo {VALUE}; exit 3"], "ended with code 3"),
-        (["clincus-no-such-program"], "cannot be run"),
         (["true"], "printed nothing"),
         (["printf", "short"], "fewer than 8 characters"),
-        (["printf", "with\\000zero"], "one line"),
         (["sh", "-c", "head -c 20000 /dev/zero"], "more than 8192 characters"),
     ],
 )
@@ -243,13 +228,6 @@ def test_nothing_writes_a_secret_down():
     for write in (pickle.dumps, copy.deepcopy, json.dumps):
         with pytest.raises(TypeError):
             write(secret)
-
-
-def test_a_login_may_have_limits(load):
-    text = "[logins.github]\nfrom = { env = 'A' }\nlimit = { requests_per_day = 20, usd_per_session = 1.5 }\n"
-    one, other = read_logins(load(text + "[logins.claude]\nlend = true\nlimit.tokens_per_day = 9\n")).values()
-    assert one.limit == Limit(requests_per_day=20, usd_per_session=1.5)
-    assert other.limit == Limit(tokens_per_day=9)
 
 
 # -- What a session borrows
@@ -303,21 +281,8 @@ def test_a_login_is_added_behind_what_the_config_says(load, environ, words, row)
     assert config.get("tool.name") == "copilot"
     assert config.get("logins")[words[0]] == row
     assert read_logins(config)[words[0]]
-
-
-@table(
-    ("words", "reason"),
-    [
-        (["known", "--env", "K"], "there is a login"),
-        (["openai"], "write where it is read"),
-        (["mine", "--env", "K"], "add hosts, header, form"),
-        (["mine", "--env", "K", "--host", "*.com", "--header", "a", "--form", "{secret}"], "*.com"),
-        (["Big", "--env", "K"], "small letters"),
-        (["codex", "--env", "K"], "add lend = true"),
-    ],
-)
-def test_a_login_that_the_config_would_not_take_is_not_added(load, environ, words, reason):
-    load('[logins.known]\nservice = "npm"\nfrom = { env = "N" }\n')
-    with pytest.raises(clincus.ClincusError, match=re.escape(reason)):
-        add_login(environ, *words)
-    assert set(read_logins(clincus.load_config(environ))) == {"known"}
+    with pytest.raises(clincus.ClincusError, match="there is a login"):
+        add_login(environ, words[0], "--env", "K")
+    with pytest.raises(clincus.ClincusError, match="add hosts, header, form"):
+        add_login(environ, "mine", "--env", "K")
+    assert set(read_logins(clincus.load_config(environ))) == {words[0]}

@@ -148,25 +148,3 @@ def test_what_another_server_of_this_user_revokes_ends_here_too(lending, monkeyp
     kept.clear()
     looking.join(DEADLINE)
     assert not looking.is_alive(), "nobody looks while nothing is open"
-
-
-def test_a_revoke_ends_all_while_connections_come_and_go(lending):
-    kept = [Connection() for _ in range(2000)]
-    for one in kept:
-        lending._opened[one] = "one"  # type: ignore[index]
-    is_over = threading.Event()
-
-    def open_others() -> None:
-        while not is_over.is_set():
-            more = [Connection() for _ in range(50)]
-            for one in more:
-                lending._opened[one] = "one"  # type: ignore[index]
-
-    thread = threading.Thread(target=open_others)
-    thread.start()
-    try:
-        for _ in range(50):
-            assert len(lending._open_now()) >= len(kept)
-    finally:
-        is_over.set()
-        thread.join(DEADLINE)

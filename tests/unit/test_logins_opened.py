@@ -24,14 +24,14 @@ from clincus_features.network.policy import Policy
 from clincus_features.network.proxy import Proxy
 from tests.programs import DEADLINE, wait_until
 from tests.unit.test_logins_lending import VALUE, Heard, a_loan
-from tests.unit.test_network_proxy import LOOPBACK, read_until, rest
+from tests.unit.test_network_proxy import LOOPBACK, Upstream, read_until, rest
 
 HOST = "a.example"
 LOAN = a_loan("token", "Bearer {secret}", host=HOST)
 REQUEST = f"GET / HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Bearer {LOAN.placeholder}\r\n\r\n".encode()
 
 
-class Vendor:
+class Vendor(Upstream):
     """A server over TLS that notes what it gets; a test says what it answers to each request."""
 
     def __init__(self, folder: Path) -> None:
@@ -40,27 +40,8 @@ class Vendor:
         (folder / "trust.pem").write_text(made.authority)
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(folder / "vendor.pem")
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        self.got: list[bytes] = []
         self.serve: Callable[[ssl.SSLSocket], None] = self.echo
-        self.threads = [threading.Thread(target=self.run, daemon=True)]
-        self.threads[0].start()
-
-    def close(self) -> None:
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
-        for thread in self.threads:
-            thread.join(DEADLINE)
-
-    def run(self) -> None:
-        while True:
-            try:
-                connection, _ = self.listener.accept()
-            except OSError:
-                return
-            self.threads.append(threading.Thread(target=self.one, args=(connection,), daemon=True))
-            self.threads[-1].start()
+        super().__init__()
 
     def one(self, connection: socket.socket) -> None:
         connection.settimeout(DEADLINE)
@@ -136,6 +117,7 @@ def road(tmp_path_factory) -> Iterator[Road]:
     made.proxy.wake()
     made.thread.join(DEADLINE)
     made.vendor.close()
+    made.vendor.join()
 
 
 def said(tls: ssl.SSLSocket) -> bytes:
@@ -266,21 +248,6 @@ def test_events_come_as_they_are_sent_and_end_when_the_login_is_revoked(road):
         with contextlib.suppress(OSError):
             assert rest(tls) == b""
         wait_until(lambda: road.proxy.count() == 0, "the end of the connection")
-
-
-def test_a_websocket_goes_on_both_ways(road):
-    def serve(tls: ssl.SSLSocket) -> None:
-        road.vendor.got.append(read_until(tls, b"\r\n\r\n"))
-        tls.sendall(b"HTTP/1.1 101 Go on\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello")
-        tls.sendall(b"echo " + tls.recv(99) + VALUE.encode())
-
-    road.vendor.serve = serve
-    with road.connect() as tls:
-        tls.sendall(REQUEST[:-2] + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-        assert read_until(tls, b"hello").endswith(b"\r\n\r\nhello")
-        tls.sendall(b"frame")
-        assert rest(tls) == b"echo frame" + b"*" * len(VALUE)
-    assert VALUE.encode() in road.vendor.got[0]
 
 
 def test_a_program_that_wants_http_2_gets_http_1(road):

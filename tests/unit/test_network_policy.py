@@ -23,12 +23,10 @@ from tests.table import table
     ("entry", "host", "port", "fits"),
     [
         ("pypi.org", "pypi.org", 443, True),
-        ("pypi.org", "pypi.org", 80, True),
         ("pypi.org", "pypi.org", 22, False),
         ("pypi.org", "notpypi.org", 443, False),
         ("*.github.com", "a.b.github.com", 443, True),
         ("*.github.com", "github.com", 443, False),
-        ("*.github.com", "evilgithub.com", 443, False),
         ("host.example:8443", "host.example", 8443, True),
         ("host.example:8443", "host.example", 443, False),
         ("Host.Example.", "host.example", 443, True),
@@ -45,9 +43,8 @@ def test_an_entry_allows_its_names_and_ports(entry, host, port, fits):
 def test_what_is_no_name_is_no_entry(text):
     with pytest.raises(ValueError, match=r"."):
         Entry.read(text)
-
-
-def test_every_preset_can_be_read():
+    with pytest.raises(clincus.ConfigError):
+        clincus.with_flags(clincus.load_config({"HOME": "/none"}), {"network.allow": [text]})
     assert all(Entry.read(host) for preset in PRESETS.values() for host in preset.hosts)
 
 
@@ -55,26 +52,22 @@ def test_a_label_gives_the_policy_that_wrote_it_and_none_that_of_an_older_clincu
     policy = Policy("allow-list", ("pypi.org",), ("npm",), has_proxy=True, own={"eth1": {"type": "nic"}})
     assert Policy.from_label(policy.label()) == policy
     assert Policy.from_label("").mode == "open"
-
-
-@table("label", ["nonsense", "[]", '{"mode": "other"}', '{"mode": "open", "allow": ["*"]}'])
-def test_a_label_that_cannot_be_read_allows_nothing(label):
-    assert Policy.from_label(label).mode == "none"
+    for unreadable in ("nonsense", "[]", '{"mode": "other"}', '{"mode": "open", "allow": ["*"]}'):
+        assert Policy.from_label(unreadable).mode == "none"
 
 
 @table(
     "address",
-    "0.0.0.0 10.0.0.1 100.64.0.1 127.0.0.1 169.254.169.254 172.16.0.1 192.0.0.192 192.168.1.1 198.18.0.1 203.0.113.9 "  # noqa: SIM905
-    "224.0.0.1 240.0.0.1 255.255.255.255 168.63.129.16 100.100.100.200 :: ::1 fe80::1 fe80::1%1 fc00::1 fd00:ec2::254 "
-    "ff02::1 ::ffff:10.0.0.1 ::ffff:127.0.0.1 ::10.0.0.1 64:ff9b::a00:1 64:ff9b:1::1 2002:a00:1::1 2001::1 2001:db8::1 "
-    "3fff::1".split(),
+    "0.0.0.0 10.0.0.1 100.64.0.1 127.0.0.1 169.254.169.254 172.16.0.1 192.0.0.192 192.168.1.1 198.18.0.1 224.0.0.1 "  # noqa: SIM905
+    "255.255.255.255 168.63.129.16 :: ::1 fe80::1%1 fc00::1 fd00:ec2::254 ff02::1 ::ffff:10.0.0.1 ::10.0.0.1 "
+    "64:ff9b::a00:1 64:ff9b:1::1 2002:a00:1::1 2001::1 2001:db8::1 3fff::1".split(),
 )
 def test_nothing_is_sent_to_an_address_that_is_not_public(address, monkeypatch):
     monkeypatch.setattr(addresses, "ask_route", lambda address: addresses.Route(is_elsewhere=True))
     assert "not an address of the public internet" in addresses.why_closed(address)
 
 
-@table("address", ["1.1.1.1", "151.101.0.223", "2606:4700::1111", "64:ff9b::101:101", "2a04:4e42::223"])
+@table("address", ["1.1.1.1", "2606:4700::1111", "64:ff9b::101:101"])
 def test_a_public_address_is_sent_to_if_a_network_leads_there(address, monkeypatch):
     monkeypatch.setattr(addresses, "ask_route", lambda address: addresses.Route(is_elsewhere=True))
     assert addresses.why_closed(address) == ""
@@ -82,7 +75,7 @@ def test_a_public_address_is_sent_to_if_a_network_leads_there(address, monkeypat
     assert "of this host" in addresses.why_closed(address)
 
 
-# ---- requests ---------------------------------------------------------------------------------------------------
+# Requests
 
 
 def head(*lines: str) -> bytes:
@@ -119,11 +112,9 @@ def test_a_plain_request_goes_on_as_one_that_was_written_anew():
         (400, ["CONNECT pypi.org HTTP/1.1"]),
         (403, ["CONNECT 10.0.0.1:443 HTTP/1.1"]),
         (403, ["GET http://[::1]/ HTTP/1.1"]),
-        (400, ["CONNECT pypi.org:0 HTTP/1.1"]),
         (400, ["GET / HTTP/1.1", "Host: pypi.org"]),
         (400, ["GET https://pypi.org/ HTTP/1.1"]),
         (400, ["GET http://user@pypi.org/ HTTP/1.1"]),
-        (400, ["GET http://pypi.org/ HTTP/1.1", "A : b"]),
         (400, ["GET http://pypi.org/ HTTP/1.1", "A: b\nHost: evil"]),
         (400, ["GET http://pypi.org/ HTTP/1.1", "A: b", " folded"]),
         (400, ["GET http://pypi.org/ HTTP/1.1", "Content-Length: 1", "Content-Length: 2"]),
@@ -177,7 +168,6 @@ def test_a_request_may_become_a_websocket_and_nothing_else():
     assert b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n" in asked.head
     for other in (
         ["GET http://a.example/ HTTP/1.1", "Upgrade: h2c"],
-        ["GET http://a.example/ HTTP/1.1", "Upgrade: websocket, h2c"],
         ["POST http://a.example/ HTTP/1.1", "Upgrade: websocket"],
         ["GET http://a.example/ HTTP/1.1", "Upgrade: websocket", "Content-Length: 1"],
     ):
@@ -187,14 +177,12 @@ def test_a_request_may_become_a_websocket_and_nothing_else():
 
 def test_a_plain_request_in_a_tunnel_is_for_the_host_of_the_tunnel():
     tunnel = requests.Asked("pypi.org", 80, True)
-    assert requests.parse_request(head("GET / HTTP/1.1", "Host: pypi.org"), tunnel).head.startswith(
-        b"GET / HTTP/1.1\r\nHo"
-    )
-    with pytest.raises(requests.Refused, match=r"not the pypi\.org of CONNECT"):
+    assert requests.parse_request(head("GET / HTTP/1.1", "Host: pypi.org"), tunnel).head.startswith(b"GET / ")
+    with pytest.raises(requests.Refused, match="not the pypi"):
         requests.parse_request(head("GET / HTTP/1.1", "Host: evil.example"), tunnel)
 
 
-# ---- TLS --------------------------------------------------------------------------------------------------------
+# TLS
 
 
 def hello(name: str | None) -> bytes:
@@ -233,7 +221,7 @@ def test_what_is_no_greeting_is_no_tls(data):
         requests.server_name(data)
 
 
-# ---- devices ----------------------------------------------------------------------------------------------------
+# Devices
 
 PROFILE = {
     "root": {"type": "disk"},
@@ -244,6 +232,9 @@ PROFILE = {
 }
 
 
+LISTED = Policy("allow-list", ("a.example",), has_proxy=True)
+
+
 def laid(policy: Policy, own: dict[str, dict[str, str]] | None = None, label: str = ""):
     before = None if own is None else {"devices": own, "config": {devices.LABEL: label}}
     config: dict[str, str] = {}
@@ -251,26 +242,17 @@ def laid(policy: Policy, own: dict[str, dict[str, str]] | None = None, label: st
     return kept, found, config
 
 
-def test_without_a_network_every_card_and_every_door_outwards_is_hidden():
+def test_without_a_network_every_card_and_every_door_outwards_is_hidden_and_a_list_has_one_way_out():
     _, found, config = laid(Policy("none"))
     assert found == {name: {"type": "none"} for name in ("door", "eth0", "lan")}
     assert json.loads(config[devices.LABEL]) == {"mode": "none"}
-
-
-def test_an_allow_list_has_one_way_out():
-    _, found, config = laid(Policy("allow-list", ("a.example",), has_proxy=True))
+    _, found, config = laid(LISTED)
     assert set(found) == {"door", "eth0", "lan", devices.DEVICE}
     assert found[devices.DEVICE]["connect"] == "unix:/run/x.sock"
     assert config["environment.https_proxy"] == "http://127.0.0.1:3128"
-
-
-def test_a_persons_own_card_comes_back_when_all_is_open():
-    card = {"type": "nic", "network": "other"}
-    kept, found, config = laid(Policy("none"), {"eth9": card})
-    assert found["eth9"] == {"type": "none"}
-    _, back, config = laid(Policy("open"), {"eth9": {"type": "none"}}, kept.label())
-    assert back == {"eth9": card}
-    assert config["environment.https_proxy"] == ""
+    far = devices.device_path({"HOME": "/home/ann"}, "far:clincus-1")
+    _, found = devices.lay(LISTED, None, devices.cards_of(PROFILE), config, far)
+    assert set(found) == {"door", "eth0", "lan"}, "on an engine the way out is a line"
 
 
 ANY_FAMILY = ("socket errno 97 [0,40,SCMP_CMP_MASKED_EQ,4294967295]", "io_uring_setup errno 38")
@@ -316,7 +298,7 @@ def test_a_folder_of_the_sockets_that_others_can_enter_is_not_used(tmp_path):
         devices.own_folder(str(tmp_path / "open"))
 
 
-# ---- settings ---------------------------------------------------------------------------------------------------
+# Settings
 
 
 def config_of(tmp_path, text: str = "", project: str = "", *, trusted: bool = False) -> clincus.Config:
@@ -337,21 +319,6 @@ def test_a_project_widens_nothing_unless_it_is_trusted_and_never_to_private_netw
         config_of(tmp_path, "", '[network]\nreachable = ["10.0.0.0/8"]\n', trusted=True)
 
 
-@table("given", [{"network.mode": "shut"}, {"network.allow": ["*"]}, {"network.presets": ["maven"]}])
-def test_a_setting_that_cannot_be_is_told(given):
-    with pytest.raises(clincus.ConfigError):
-        clincus.Reader().flags(given) and clincus.with_flags(clincus.load_config({"HOME": "/none"}), given)
-
-
-def test_on_an_engine_no_device_leads_out():
-    config: dict[str, str] = {}
-    policy = Policy("allow-list", ("a.example",), has_proxy=True)
-    path = devices.device_path({"HOME": "/home/ann"}, "far:clincus-1")
-    _, found = devices.lay(policy, None, devices.cards_of(PROFILE), config, path)
-    assert found == {name: {"type": "none"} for name in ("door", "eth0", "lan")}
-    assert config["environment.https_proxy"] == "http://127.0.0.1:3128"
-
-
 @pytest.fixture(autouse=True)
 def host_is_closed(monkeypatch):
     """Whatever this machine is: no test here is about its kernel, but for those that ask with a root of their own."""
@@ -366,28 +333,19 @@ leaves_32_bits = devices.leaves_32_bits
     ("files", "leaves"),
     [
         ({"dev/vsock": "", "proc/cmdline": "quiet"}, True),
-        ({"dev/vsock": "", "proc/cmdline": "quiet", "sys/module/apparmor/parameters/enabled": "N\n"}, True),
-        ({"dev/vsock": "", "proc/cmdline": "quiet ia32_emulation=1"}, True),
         ({"dev/vsock": "", "proc/cmdline": "quiet", "sys/module/apparmor/parameters/enabled": "Y\n"}, False),
         ({"dev/vsock": "", "proc/cmdline": "ia32_emulation=off quiet"}, False),
         ({"proc/cmdline": "quiet"}, False),  # there is no hypervisor
     ],
 )
-def test_a_host_that_leaves_the_32_bit_call_is_known(tmp_path, files, leaves):
+def test_a_closed_session_says_that_its_host_leaves_the_32_bit_call(tmp_path, monkeypatch, files, leaves):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
+    monkeypatch.setattr(devices, "leaves_32_bits", lambda: leaves)
+    assert (described({}, "none").get(devices.WARNINGS) == devices.IN_32_BITS) == leaves
+    assert devices.WARNINGS not in described({}, "open")
     assert leaves_32_bits(f"{tmp_path}/") == leaves
-
-
-@table("mode", ["open", "allow-list", "none"])
-def test_on_such_a_host_a_closed_session_says_so(monkeypatch, mode):
-    monkeypatch.setattr(devices, "leaves_32_bits", lambda: True)
-    told = [] if mode == "open" else [devices.IN_32_BITS]
-    assert described({}, mode).get(devices.WARNINGS, "").splitlines() == told
-    door = Door()
-    door.fitting().put(Policy(mode), "{}")
-    assert door.instance["config"].get(devices.WARNINGS, "").splitlines() == told
 
 
 class Door:
@@ -422,18 +380,10 @@ class Door:
         self.instance = {**self.instance, **change}
 
 
-LISTED = Policy("allow-list", ("a.example",), has_proxy=True)
-
-
-def test_the_cards_go_before_the_proxy_comes():
+def test_the_cards_go_before_the_proxy_comes_and_later_changes_take_one_call_or_none():
     door = Door()
     door.fitting().put(LISTED, "{}")
     assert door.steps == [("PATCH", ["door", "eth0", "lan"]), ("PATCH", [devices.DEVICE, "door", "eth0", "lan"])]
-
-
-def test_more_names_take_one_call_and_what_stays_as_it_is_takes_none():
-    door = Door()
-    door.fitting().put(LISTED, "{}")
     door.steps.clear()
     door.fitting().put(LISTED, "{}")
     assert door.steps == []
@@ -443,27 +393,18 @@ def test_more_names_take_one_call_and_what_stays_as_it_is_takes_none():
     door.instance["devices"]["eth9"] = {"type": "nic"}  # since then
     door.fitting().put(LISTED, "{}")
     assert door.instance["devices"]["eth9"] == {"type": "none"}
+    door.fitting().put(Policy("open"), "{}")
+    assert door.instance["devices"] == {"eth9": {"type": "nic"}}, "a person's own card comes back"
 
 
-def test_where_the_proxy_cannot_come_the_session_has_no_network():
+def test_a_session_whose_proxy_or_cards_cannot_be_changed_is_left_closed():
     door = Door(fails=True)
     with pytest.raises(clincus.ClincusError, match="what holds port 3128"):
         door.fitting().put(LISTED, "{}")
     assert door.steps == [("PATCH", ["door", "eth0", "lan"])]
     assert Policy.from_label(door.instance["config"][devices.LABEL]).mode == "none"
-
-
-def test_a_session_that_is_opened_again_has_the_cards_of_its_profile():
-    door = Door()
-    door.fitting().put(Policy("none"), "{}")
-    door.fitting().put(Policy("open"), "{}")
-    assert door.instance["devices"] == {}
-    assert door.instance["config"][devices.DEVICES_LABEL] == "-"
-
-
-def test_a_card_that_settings_for_lxc_give_cannot_be_hidden():
     door = Door(raw="lxc.net.1.type = none\n")
-    with pytest.raises(clincus.ClincusError, match=r"raw\.lxc, or that of a profile, has lxc\.net"):
+    with pytest.raises(clincus.ClincusError, match=r"lxc\.net"):
         door.fitting().put(Policy("none"), "{}")
     assert door.steps == []
 
@@ -475,8 +416,7 @@ RULED = {"security.syscalls.deny": "\n".join(devices.DENIED)}
     ("config", "status", "mode", "is_told"),
     [
         ({}, "Running", "none", True),
-        ({}, "Frozen", "allow-list", True),
-        ({"security.syscalls.deny": "socket errno 97 [0,40,SCMP_CMP_EQ]"}, "Running", "none", True),
+        ({"security.syscalls.deny": "socket errno 97 [0,40,SCMP_CMP_EQ]"}, "Frozen", "none", True),
         (RULED, "Running", "none", False),
         ({}, "Running", "open", False),
         ({}, "Stopped", "none", False),
@@ -490,6 +430,8 @@ def test_a_session_that_is_closed_says_what_holds_from_its_next_start_only(confi
     assert warnings == ["a limit is left out", *([devices.UNRULED] if is_told else [])]
     door.fitting().put(Policy("open"), "{}")
     assert devices.UNRULED not in door.instance["config"][devices.WARNINGS]
+    assert door.instance["devices"] == {}, "it has the cards of its profile again"
+    assert door.instance["config"][devices.DEVICES_LABEL] == "-"
 
 
 @table("own", [{}, {"security.syscalls.deny": "keyctl errno 38"}])

