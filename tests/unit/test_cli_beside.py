@@ -65,28 +65,6 @@ def test_the_lines_of_each_stand_together_in_the_order_of_the_names(sessions, ca
     assert said.err.splitlines() == [f"Warning: {name} leaves something" for name in NAMES]
 
 
-def test_the_first_that_is_not_over_is_told_of_at_once(sessions, capsys):
-    seen = threading.Event()
-
-    def work(name: str) -> None:
-        console.tell(f"{name} begins")
-        assert seen.wait(DEADLINE)
-
-    thread = threading.Thread(target=beside.attempt_beside, args=(sessions, NAMES, work))
-    thread.start()
-    shown = ""
-
-    def first_is_shown() -> bool:
-        nonlocal shown
-        shown += capsys.readouterr().out
-        return bool(shown)
-
-    wait_until(first_is_shown)
-    assert shown == f"{NAMES[0]} begins\n"
-    seen.set()
-    thread.join(DEADLINE)
-
-
 def test_one_that_fails_stops_no_other_and_is_told(sessions, capsys):
     for error in (clincus.ClincusError("it is kept", 409), OSError("it is kept"), ZeroDivisionError()):
         done = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import stat
@@ -189,31 +188,17 @@ def test_a_memory_limit_is_hard_unless_somebody_says_soft(environ, user_file, te
 @table(
     ("variable", "text", "key", "value"),
     [
-        ("CLINCUS_IMAGE", "other", "defaults.image", "other"),
         ("CLINCUS_PERSISTENT", "1", "defaults.persistent", True),
         ("CLINCUS_PERSISTENT", "", "defaults.persistent", False),
-        ("CLINCUS_SESSIONS_DIR", "~/s", "paths.sessions_dir", "~/s"),
         ("CLINCUS_LIMIT_CPU_PRIORITY", "3", "limits.cpu.priority", 3),
         ("CLINCUS_LIMIT_MEMORY_SWAP", "false", "limits.memory.swap", "false"),
-        ("CLINCUS_LIMIT_DURATION", "1h30m", "limits.runtime.max_duration", "1h30m"),
-        ("CLINCUS_TOOL", "opencode", "tool.name", "opencode"),
         ("CLINCUS_PORT", "8080", "dashboard.port", 8080),
     ],
 )
 def test_variable(environ, variable, text, key, value):
     assert clincus.load_config({**environ, variable: text}).get(key) == value
-
-
-def test_a_bad_variable_is_named(environ):
     with pytest.raises(clincus.ConfigError, match=r'CLINCUS_PORT: invalid dashboard.port "x"'):
         clincus.load_config({**environ, "CLINCUS_PORT": "x"})
-
-
-def test_the_profile_of_a_variable_applies_and_an_argument_beats_it(environ, user_file):
-    write(user_file, '[profiles.a]\nimage = "a"\n[profiles.b]\nimage = "b"\n')
-    environ["CLINCUS_PROFILE"] = "a"
-    assert clincus.load_config(environ).get("defaults.image") == "a"
-    assert clincus.load_config(environ, profile="b").get("defaults.image") == "b"
 
 
 def test_a_profile_inherits_and_merges_with_the_one_of_a_lower_layer_key_by_key(environ, user_file):
@@ -253,34 +238,25 @@ def test_a_profile_that_cannot_be_applied(environ, user_file, text, name, fault)
     ("text", "key", "line"),
     [
         ("[dashboard]\n\nport = 0", "dashboard.port", 3),
-        ("dashboard.port = 65536", "dashboard.port", 1),
         ("[dashboard]\nport = true", "dashboard.port", 2),
-        ('[dashboard]\nport = "3000"', "dashboard.port", 2),
         ('[dashboard]\nworkspace_roots = "~/p"', "dashboard.workspace_roots", 2),
         ('[dashboard]\nworkspace_roots = ["~/p", "p"]', "dashboard.workspace_roots", 2),
-        ("dashboard = 3", "dashboard", 1),
         ("limits = {cpu = 3}", "limits.cpu", 1),
         (f'[limits.cpu]\ncount = "{"0-99999," * 8000}1"', "limits.cpu.count", 2),
         ('[limits]\nmemory.enforce = "firm"', "limits.memory.enforce", 2),
         ('[limits.disk]\nread = "10MB"', "limits.disk.read", 2),
         ('[limits.runtime]\nmax_duration = "-5m"', "limits.runtime.max_duration", 2),
         ('[tool]\nname = "-x"', "tool.name", 2),
-        ('[tool.commands]\n"a b" = "x"', "tool.commands", 1),
         ('[defaults]\nimage = "--help"', "defaults.image", 2),
-        ('[defaults]\nimage = ""', "defaults.image", 2),
         ('[defaults]\npersistent = "yes"', "defaults.persistent", 2),
-        ('[incus]\nproject = "a b"', "incus.project", 2),
         ('[incus]\ncode_user = "../x"', "incus.code_user", 2),
         ('[paths]\nsessions_dir = "here"', "paths.sessions_dir", 2),
         ('[security]\nprotected_paths = ["../x"]', "security.protected_paths", 2),
         ('[security]\nprotected_paths = ["/x"]', "security.protected_paths", 2),
-        ('[security]\nprotected_paths = ["."]', "security.protected_paths", 2),
-        ('[[mounts.default]]\nhost = "/a"', "mounts.default", 1),
         ('[[mounts.default]]\nhost = "/a"\ncontainer = "/b/../c"', "mounts.default", 1),
-        ('[[mounts.default]]\nhost = "/a"\ncontainer = "/b"\nro = 1', "mounts.default", 1),
         ('[profiles.x.limits.cpu]\ncount = "a"', "profiles.x.limits.cpu.count", 2),
-        ("[profiles]\nx = 1", "profiles.x", 2),
-        ('[profiles.x.environment]\n"a=b" = "1"', "profiles.x.environment", 1),
+        ('[profiles.x.environment]\n"a=b" = "sesame"', "profiles.x.environment", 1),
+        ('[profiles.x.environment]\nTOKEN = ["sesame"]', "profiles.x.environment", 1),
     ],
 )
 def test_a_wrong_value_is_reported_with_file_key_and_line(environ, user_file, text, key, line):
@@ -288,14 +264,8 @@ def test_a_wrong_value_is_reported_with_file_key_and_line(environ, user_file, te
     with pytest.raises(clincus.ConfigError) as caught:
         clincus.load_config(environ)
     assert f"{user_file}, line {line}: invalid {key}" in caught.value.message
-    assert caught.value.status == 400
-
-
-def test_a_secret_of_a_profile_never_gets_into_an_error(environ, user_file):
-    write(user_file, '[profiles.x.environment]\nTOKEN = ["sesame"]\n')
-    with pytest.raises(clincus.ConfigError) as caught:
-        clincus.load_config(environ)
     assert "sesame" not in caught.value.message
+    assert caught.value.status == 400
 
 
 def test_all_faults_are_reported_at_once(environ, user_file):
@@ -309,47 +279,31 @@ def test_all_faults_are_reported_at_once(environ, user_file):
 @table(
     ("text", "message"),
     [
-        (b"a = ", "line 1"),
         (b'x = 1\n[t\n"', "line 2"),
         (b"a = " + b"[" * 30000 + b"]" * 30000, "too deeply nested"),
         (b"# fine\n# \xff\n", "line 2: the file is not UTF-8"),
         (b"#" * (clincus.CONFIG_FILE_LIMIT + 1), "cannot be read"),
+        (None, "cannot be read"),
     ],
 )
-def test_a_file_that_is_no_toml_is_reported(environ, user_file, text, message):
-    user_file.write_bytes(text)
+def test_a_file_that_is_no_toml_is_reported_and_a_pipe_is_not_waited_for(environ, user_file, text, message):
+    if text is None:
+        user_file.unlink()
+        os.mkfifo(user_file)
+    else:
+        user_file.write_bytes(text)
     with pytest.raises(clincus.ConfigError, match=f"{user_file}.*{message}"):
         clincus.load_config(environ)
 
 
-@table("make", [os.mkfifo, os.mkdir])
-def test_what_is_no_regular_file_is_refused_and_never_waited_for(environ, make):
-    environ["CLINCUS_CONFIG"] = f"{clincus.SYSTEM_CONFIG}.{make.__name__}"
-    os.makedirs(os.path.dirname(clincus.SYSTEM_CONFIG), exist_ok=True)
-    make(environ["CLINCUS_CONFIG"])
-    with pytest.raises(clincus.ConfigError, match="cannot be read"):
-        clincus.load_config(environ)
-
-
-@table(
-    ("text", "warning"),
-    [
-        ("[dashbord]\nport = 1", "line 2: unknown key 'dashbord.port' is ignored; did you mean 'dashboard.port'?"),
-        ("[profiles.x]\nimages = 'y'", "unknown key 'profiles.x.images' is ignored; did you mean 'profiles.x.image'?"),
-        ("zzzzzzzzzzzzzzz = 1", "line 1: unknown key 'zzzzzzzzzzzzzzz' is ignored"),
-    ],
-)
-def test_an_unknown_key_is_a_warning(environ, user_file, text, warning):
-    write(user_file, text)
-    (said,) = clincus.load_config(environ).warnings
-    assert said.startswith(str(user_file))
-    assert warning in said
-
-
-def test_keys_match_whatever_their_case_and_numbers_become_text(environ, user_file):
-    write(user_file, "[Limits.CPU]\nCount = 2\n[DashBoard]\nPORT = 3001\n")
+def test_an_unknown_key_is_a_warning_and_the_case_of_a_known_one_does_not_matter(environ, user_file):
+    write(user_file, "[Limits.CPU]\nCount = 2\n[DashBord]\nport = 1\n[profiles.x]\nimages = 'y'\n")
     config = clincus.load_config(environ)
-    assert (config.get("limits.cpu.count"), config.get("dashboard.port"), config.warnings) == ("2", 3001, ())
+    assert config.get("limits.cpu.count") == "2"
+    first, second = config.warnings
+    assert first.startswith(f"{user_file}, line 4: unknown key ")
+    assert "did you mean 'dashboard.port'?" in first
+    assert "did you mean 'profiles.x.image'?" in second
 
 
 def test_an_unknown_tool_is_refused_and_a_configured_one_is_known(environ, user_file):
@@ -395,31 +349,20 @@ def test_a_missing_file_that_the_variable_names_is_an_error(environ):
 
 
 def test_the_fingerprint_sees_every_way_of_saving(environ, user_file):
-    paths = clincus.config_files(environ)
-    seen = [clincus.config_fingerprint(paths)]
+    def fingerprint():
+        return clincus.config_fingerprint(clincus.config_files(environ))
+
+    none = fingerprint()
     write(user_file, "a = 1\n")
-    seen.append(clincus.config_fingerprint(paths))
+    first = fingerprint()
     other = user_file.with_name("new")
     write(other, "a = 2\n")
     os.utime(other, ns=(user_file.stat().st_atime_ns, user_file.stat().st_mtime_ns))
     os.replace(other, user_file)
-    seen.append(clincus.config_fingerprint(paths))
+    assert first != none
+    assert fingerprint() not in (none, first)
     user_file.unlink()
-    assert all(one != other for one, other in itertools.combinations(seen, 2))
-    assert clincus.config_fingerprint(paths) == seen[0]
-
-
-@table(
-    ("path", "result"),
-    [("~", "{home}"), ("~/a/../b", "{home}/b"), ("/x//y/", "/x/y"), ("~root/z", "/root/z")],
-)
-def test_expand(environ, path, result):
-    assert clincus.expand(path, environ) == result.format(home=environ["HOME"])
-
-
-def test_expand_names_a_user_that_is_not_there(environ):
-    with pytest.raises(clincus.ConfigError, match="nobody-here"):
-        clincus.expand("~nobody-here/x", environ)
+    assert fingerprint() == none
 
 
 # A project's own file
@@ -439,20 +382,17 @@ def project(environ, workspace, text, mine="", trusted=False):
     return trust.apply_project(clincus.load_config(environ), read(workspace), trusted=trusted)
 
 
-@table(
-    ("text", "key", "value"),
-    [
+def test_an_untrusted_project_may_choose_tool_image_and_profile(environ, workspace):
+    mine = "[tool]\nbinary = '/opt/claude'\n[profiles.p]\npersistent = true\n[profiles.small]\nlimits.cpu.count = 1\n"
+    for text, key, value in (
         ('[tool]\nname = "copilot"', "tool.name", "copilot"),
+        ('[tool]\nname = "copilot"', "tool.binary", ""),  # not that of my tool
         ('[defaults]\nimage = "other"', "defaults.image", "other"),
         ('[defaults]\nprofile = "p"', "defaults.persistent", True),
         ('[defaults]\nprofile = "small"', "limits.cpu.count", "1"),
-    ],
-)
-def test_an_untrusted_project_may_choose_tool_image_and_profile(environ, workspace, text, key, value):
-    mine = "[profiles.p]\npersistent = true\n[profiles.small]\nlimits.cpu.count = 1\n"
-    config = project(environ, workspace, text, mine)
-    assert config.get(key) == value
-    assert config.warnings == ()
+    ):
+        config = project(environ, workspace, text, mine)
+        assert (config.get(key), config.warnings) == (value, ())
 
 
 @table(
@@ -475,12 +415,6 @@ def test_an_untrusted_project_may_choose_no_profile_that_opens_more(environ, wor
     assert project(limited, workspace, '[defaults]\nprofile = "p"', mine, trusted=True).profile == "p"
 
 
-def test_an_untrusted_project_may_choose_a_profile_that_opens_what_is_open_anyway(environ, workspace):
-    mine = "[security]\nnesting = true\n[profiles.p]\nnesting = true\n"
-    config = project(environ, workspace, '[defaults]\nprofile = "p"', mine)
-    assert (config.profile, config.warnings) == ("p", ())
-
-
 @table("theirs", ["", "p", "unknown"])
 def test_an_untrusted_project_lifts_no_profile_of_mine(environ, workspace, theirs):
     mine = (
@@ -499,13 +433,6 @@ def test_a_flag_is_a_limit_of_mine_too(environ, user_file, workspace):
     features.workspace_configs.append(trust.project_config)
     launch = clincus.plan_launch(request, clincus.load_config(environ), environ, features)
     assert limit_options(launch.config.get("limits"))[1] == {"limits.read": "10MiB"}
-
-
-def test_the_profile_of_a_caller_beats_that_of_a_project(environ, user_file, workspace):
-    write(workspace / ".clincus.toml", '[defaults]\nprofile = "p"')
-    write(user_file, "[profiles.p]\n[profiles.q]\n")
-    config = trust.project_config(clincus.load_config(environ, profile="q"), environ, str(workspace))
-    assert (config.profile, config.warnings) == ("q", ())
 
 
 @table(
@@ -539,17 +466,6 @@ def test_an_untrusted_project_may_not(environ, workspace, text):
     assert warning.startswith(f"{workspace}/.clincus.toml: ")
     assert "clincus trust" in warning
     assert project(environ, workspace, text, trusted=True).values != untouched.values
-
-
-def test_variables_beat_a_trusted_project(environ, workspace):
-    environ["CLINCUS_LIMIT_CPU"] = "2"
-    config = project(environ, workspace, "[limits]\ncpu.count = 8\ncpu.priority = 9\n", trusted=True)
-    assert (config.get("limits.cpu.count"), config.get("limits.cpu.priority")) == ("2", 9)
-
-
-def test_a_project_that_names_another_tool_does_not_inherit_my_binary(environ, workspace):
-    config = project(environ, workspace, '[tool]\nname = "copilot"', '[tool]\nbinary = "/opt/claude"')
-    assert config.get("tool.binary") == ""
 
 
 def test_trust_holds_for_one_content_in_one_place_until_it_is_taken_back(environ, workspace, tmp_path):
@@ -600,12 +516,6 @@ def test_a_project_file_with_a_line_that_takes_long_to_read_is_refused(workspace
         trust.read_project(str(workspace))
 
 
-def test_a_project_file_of_deep_tables_is_read(environ, workspace):
-    deep = "a" + ".a" * 490
-    config = project(environ, workspace, f"[{deep}]\n{deep} = 1\n", trusted=True)
-    assert "unknown key 'a.a.a" in config.warnings[0]
-
-
 def test_a_hostile_project_file_costs_few_words(environ, workspace):
     config = project(environ, workspace, "".join(f"[a{number}]\nb = 1\n" for number in range(3000)))
     assert len(config.warnings) == clincus.Reader.MOST
@@ -621,18 +531,6 @@ def test_the_environment_of_profiles_is_hidden(environ, user_file):
     assert document["profiles"] == {"x": {"image": "i", "environment": {"TOKEN": clincus.HIDDEN}}}
     assert config.environment == {"TOKEN": "sesame"}
     assert "sesame" not in json.dumps([document, sources_document(config, None)])
-
-
-def test_the_sources_document(environ, user_file):
-    write(user_file, "[dashboard]\nport = 3001\n")
-    document = sources_document(clincus.load_config(environ), "broken")
-    assert document["files"] == [
-        {"path": clincus.SYSTEM_CONFIG, "exists": False, "error": None},
-        {"path": str(user_file), "exists": True, "error": None},
-        {"path": clincus.own_file(environ, "dashboard.json"), "exists": False, "error": None},
-    ]
-    assert document["origins"]["dashboard.port"] == str(user_file)
-    assert (document["warnings"], document["error"]) == ([], "broken")
 
 
 # What the dashboard sets
@@ -684,18 +582,6 @@ def test_what_an_edit_has_overruled_does_not_come_back_when_the_edit_is_undone(e
     clincus.save_dashboard(environ, {})
     write(user_file, "[dashboard]\nport = 1\n")
     assert clincus.load_config(environ).get("dashboard") == {"port": 1, "workspace_roots": ["/q"]}
-
-
-def test_an_edit_counts_in_the_file_that_decides(environ, user_file, tmp_path):
-    named = tmp_path / "named.toml"
-    write(named, "[dashboard]\nport = 1\n")
-    write(user_file, "[dashboard]\nport = 2\n")
-    environ["CLINCUS_CONFIG"] = str(named)
-    clincus.save_dashboard(environ, {"dashboard.port": 3})
-    write(user_file, "[dashboard]\nport = 4\n")
-    assert port_of(environ) == 3
-    write(named, "[dashboard]\nport = 5\n")
-    assert port_of(environ) == 5
 
 
 @table("text", ["{", "[]", '{"dashboard.port": 1}', '{"dashboard.port": {"value": 0, "instead_of": null}}'])

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-import logging
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -108,15 +106,6 @@ def test_the_program_and_its_features_share_one_module():
     assert done.stdout.splitlines()[-1] == "True"
 
 
-def test_a_listener_that_raises_keeps_no_other_from_being_told(caplog):
-    told: list[str] = []
-    extensions = clincus.Extensions()
-    extensions.listeners += [lambda moment, session: 1 / 0, lambda moment, session: told.append(session.id)]
-    caplog.set_level(logging.ERROR)
-    extensions.tell("ring", SESSION)
-    assert told == ["clincus-a1b2c3-1"]
-
-
 # -- The last answer for each session
 
 
@@ -142,27 +131,3 @@ def test_a_question_that_fails_is_asked_again():
     with pytest.raises(ZeroDivisionError):
         answers.get(SESSION, lambda: 1 // 0)
     assert answers.get(SESSION, lambda: "well") == "well"
-
-
-def test_two_threads_that_read_a_property_first_get_the_same_object():
-    reads = threading.Event()
-    seen = []
-
-    def read() -> None:
-        reads.set()
-        seen.append(holder.made)
-
-    class Holder:
-        @clincus.locked_property
-        def made(self) -> object:
-            if not reads.is_set():
-                other.start()
-                reads.wait()
-                other.join(0.1)  # enough for it to make one of its own, which it must not
-            return object()
-
-    holder = Holder()
-    other = threading.Thread(target=read)
-    made = holder.made
-    other.join()
-    assert seen == [made]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import tracemalloc
 from collections.abc import Collection
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -100,24 +98,6 @@ def test_what_is_on_an_instance_is_read_back():
     assert clincus.session_from_instance("clincus-", found, "") == session
 
 
-def test_all_that_a_session_is_read_from_is_kept_of_a_listing():
-    full = {**instance(), "location": "one", "status_code": 103, "expanded_config": {"raw.lxc": "x" * 28_000}}
-    full["config"] = {**full["config"], "raw.lxc": "x" * 28_000, "image.description": "Debian"}
-    listed = {key: value for key, value in full.items() if clincus.READ_KEY(key)}
-    listed["config"] = {key: value for key, value in full["config"].items() if clincus.READ_KEY(key)}
-    assert clincus.session_from_instance("clincus-", listed, "") == clincus.session_from_instance("clincus-", full, "")
-    assert len(json.dumps(listed)) < 1000
-
-
-def test_a_session_has_no_dictionary_of_its_own():
-    session = clincus.session_from_instance("clincus-", instance(), "")
-    tracemalloc.start()
-    copies = [session._replace() for _ in range(200)]
-    size = tracemalloc.get_traced_memory()[0] / len(copies)
-    tracemalloc.stop()
-    assert size < 800  # 1,900 with a dictionary
-
-
 @table(
     ("path", "reason"),
     [
@@ -211,21 +191,6 @@ def look(registry: clincus.Registry, found: dict[str, Any] | None, when: str = "
     registry.compare_one(next(registry.questions), name, found, when=when)
 
 
-def test_what_is_told_again_unchanged_stays_the_same_object(registry):
-    """Many sessions that rest would else take several times the memory, and their texts be made anew at each look."""
-    look(registry, instance())
-    first = registry.find(NAME)
-    registry.ring(NAME, BEGIN)
-    rung = registry.find(NAME)
-    look(registry, instance())
-    assert registry.find(NAME) is rung
-    assert first.rang_at != rung.rang_at
-    look(registry, instance(name_label="x"))
-    assert registry.find(NAME) is rung, "a label that nobody reads"
-    look(registry, instance(image="other"))
-    assert registry.find(NAME).image == "other"
-
-
 def list_all(registry: clincus.Registry, *found: dict[str, Any]) -> None:
     registry.compare_all(next(registry.questions), "", found)
 
@@ -259,6 +224,28 @@ def test_what_is_seen_becomes_changes_and_states(how, seen, told, status):
     assert [session.status for session in registry.all()] == ([status] if status else [])
 
 
+RUN = a_session(id=NAME, run="2026-01-01T00:00:00Z")
+SINCE = "2026-01-03T00:00:00Z"
+LOST_MEMBER = clincus.Place(lost={"": SINCE})
+STEPS = [  # what has changed of a record, where, the status that is shown, what is told
+    ({}, clincus.Place(), "running", []),
+    ({"busy": "stopping"}, clincus.Place(), "stopping", ["changed"]),
+    ({"busy": "stopping", "incus": RUN._replace(status="stopped")}, clincus.Place(), "stopping", ["changed"]),
+    ({"incus": RUN._replace(pinned=True)}, clincus.Place(), "running", ["changed"]),
+    ({"run": RUN._replace(rang_at="2026-01-01T00:00:01Z")}, clincus.Place(), "running", ["rang"]),
+    ({}, clincus.Place(unreachable_since=SINCE), "running", ["changed"]),
+    ({}, LOST_MEMBER, "running", ["changed"]),
+]
+
+
+@table(("changes", "place", "status", "told"), STEPS)
+def test_a_fact_leads_to_what_is_shown_and_told(changes, place, status, told):
+    record = clincus.Record(incus=RUN, run=RUN, shown=RUN)._replace(**changes)
+    after, seen = clincus.step(record, place, "2026-01-04T00:00:00Z")
+    assert (after.shown.status, [change.kind for change in seen]) == (status, told)
+    assert clincus.step(after, place, "2026-01-05T00:00:00Z") == (after, []), "the same fact again changes nothing"
+
+
 def test_the_answer_to_an_earlier_question_comes_too_late(registry):
     earlier = next(registry.questions)
     look(registry, STOPPED)
@@ -268,50 +255,15 @@ def test_the_answer_to_an_earlier_question_comes_too_late(registry):
     assert registry.get(NAME).status == "stopped"
 
 
-@table(
-    ("labels", "fields"),
-    [
+def test_a_label_with_a_word_that_nobody_knows_promises_nothing():
+    """A clone that passed for a mounted folder would be deleted without a question."""
+    for labels, fields in (
         ({}, ("mount", "basic")),
         ({"mode": "mount", "protection": "locked"}, ("mount", "locked")),
         ({"mode": "\x1b[2J", "protection": "\x1b[2J"}, ("clone", "basic")),
-    ],
-)
-def test_a_label_with_a_word_that_nobody_knows_promises_nothing(labels, fields):
-    """A clone that passed for a mounted folder would be deleted without a question."""
-    config = {f"user.clincus.{name}": value for name, value in labels.items()}
-    made = clincus.session_from_instance(
-        "clincus-", {"name": "clincus-a1b2c3-1", "status": "Stopped", "config": config}, "far"
-    )
-    assert (made.mode, made.protection) == fields
-
-
-ON = a_session(id=NAME, run="2026-01-01T00:00:00Z")
-OFF = ON._replace(status="stopped")
-NEXT = ON._replace(run="2026-01-02T00:00:00Z")
-HERE, AWAY = clincus.Place(), clincus.Place(unreachable_since="2026-01-03T00:00:00Z")
-SHOWN = clincus.Record(incus=ON, run=ON, shown=ON)
-STEPS = {  # the record that a fact has changed, where, the status that is shown, what is told
-    "nothing": (clincus.Record(), HERE, "", []),
-    "it runs": (clincus.Record(incus=ON), HERE, "running", ["started"]),
-    "nothing new": (SHOWN, HERE, "running", []),
-    "it has stopped": (SHOWN._replace(incus=OFF), HERE, "stopped", ["stopped"]),
-    "it was started again meanwhile": (SHOWN._replace(incus=NEXT), HERE, "running", ["stopped", "started"]),
-    "it is gone": (SHOWN._replace(incus=None), HERE, "", ["stopped", "deleted"]),
-    "work on it begins": (SHOWN._replace(busy="stopping"), HERE, "stopping", ["changed"]),
-    "it has stopped while work goes on": (SHOWN._replace(busy="stopping", incus=OFF), HERE, "stopping", ["changed"]),
-    "a label was changed": (SHOWN._replace(incus=ON._replace(pinned=True)), HERE, "running", ["changed"]),
-    "its bell rang": (SHOWN._replace(run=ON._replace(rang_at="2026-01-01T00:00:01Z")), HERE, "running", ["rang"]),
-    "its engine is away": (SHOWN, AWAY, "running", ["changed"]),
-    "its member is down": (SHOWN, clincus.Place(lost={"": "2026-01-03T00:00:00Z"}), "running", ["changed"]),
-    "it is being made": (clincus.Record(reserved=OFF, busy="starting"), HERE, "starting", ["changed"]),
-}
-
-
-@table(("record", "place", "status", "told"), STEPS.values(), ids=STEPS.keys())
-def test_a_fact_leads_to_what_is_shown_and_told(record, place, status, told):
-    after, changes = clincus.step(record, place, "2026-01-04T00:00:00Z")
-    assert (after.shown.status if after.shown else "", [change.kind for change in changes]) == (status, told)
-    assert clincus.step(after, place, "2026-01-05T00:00:00Z") == (after, []), "the same fact again changes nothing"
+    ):
+        session = clincus.session_from_instance("clincus-", instance(**labels), "far")
+        assert (session.mode, session.protection) == fields
 
 
 def test_the_state_of_work_is_shown_until_its_end(registry, heard):
@@ -332,19 +284,6 @@ def test_a_look_during_work_that_is_newer_than_the_one_at_its_end_counts(registr
     registry.compare_one(question, NAME, RUNNING)
     registry.end_work(NAME)
     assert registry.get(NAME).status == "stopped"
-
-
-@table(("status", "ends"), [("starting", {"Running"}), ("stopping", {"Stopped", "gone"})])
-def test_work_is_done_when_incus_has_told_its_end(status, ends):
-    registry = clincus.Registry("clincus-", Heard())
-    look(registry, RUNNING if status == "stopping" else STOPPED)
-    registry.begin_work(NAME, status)
-    done = set()
-    for found in (RUNNING, PAUSED, STOPPED):
-        look(registry, found)
-        done |= {found["status"]} if registry.shows_result_of_work(NAME) else set()
-    registry.compare_one(next(registry.questions), NAME, None)
-    assert done | ({"gone"} if registry.shows_result_of_work(NAME) else set()) == ends
 
 
 def draft(session_id: str) -> clincus.Session:

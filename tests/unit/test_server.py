@@ -7,7 +7,6 @@ import errno
 import json
 import socket
 import threading
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -132,35 +131,19 @@ class TestMonitor:
         wait_until(lambda: statuses(monitor) == ["running"])
         assert len(engine.looks) == 1
 
-    def test_a_container_that_is_being_created_here_is_looked_at_when_it_runs(self, engine, monitor, monkeypatch):
-        asked = []
-        look = monitor._sessions.look
-        monkeypatch.setattr(monitor._sessions, "look", lambda id, when="": asked.append(id) or look(id, when))
-        registry = monitor._sessions.registry
-        monitor.start()
-        monitor.engine.require()
-        draft = clincus.Session("", "/w", "claude", 0, "starting", False, session_id="one")
-        made = registry.reserve(draft, 0, ()).id
-        engine.add(made, "Stopped")
-        engine.tell("instance-created", made)
-        engine.add(made, "Running")
-        engine.tell("instance-started", made)
-        wait_until(lambda: registry.shows_result_of_work(made))
-        assert asked == [made]
-
     def test_a_container_that_is_renamed_is_shown_by_its_new_name_alone(self, engine, monitor):
-        names = lambda: [session.id for session in monitor._sessions.registry.all()]  # noqa: E731
         engine.add(NAME, "Stopped")
         monitor.start()
         monitor.engine.require()
-        engine.add("clincus-abcdef-7", "Stopped")
-        del engine.instances[NAME]
-        engine.tell("instance-renamed", "clincus-abcdef-7", old_name=NAME)
-        wait_until(lambda: names() == ["clincus-abcdef-7"])
-        engine.add("box", "Stopped")
-        del engine.instances["clincus-abcdef-7"]
-        engine.tell("instance-renamed", "box", old_name="clincus-abcdef-7")
-        wait_until(lambda: names() == [])
+        for before, after, shown in (
+            (NAME, "clincus-abcdef-7", ["clincus-abcdef-7"]),
+            ("clincus-abcdef-7", "box", []),
+        ):
+            engine.add(after, "Stopped")
+            del engine.instances[before]
+            engine.tell("instance-renamed", after, old_name=before)
+            sessions = monitor._sessions.registry.all
+            wait_until(lambda shown=shown, all=sessions: [session.id for session in all()] == shown)
         assert len(engine.looks) == 1
 
     def test_a_change_that_no_event_told_is_found_by_the_look_at_who_runs(self, engine, monitor, monkeypatch):
@@ -185,17 +168,6 @@ class TestMonitor:
         monitor.engine.require()
         del engine.instances[NAME]
         wait_until(lambda: statuses(monitor) == [])
-
-    def test_nothing_is_asked_twice_while_those_run_that_are_known_to(self, engine, monitor, monkeypatch):
-        set_intervals(monkeypatch, monitor, who_runs=0.02, everything=DEADLINE)
-        engine.add(NAME, "Running")
-        engine.add("clincus-abcdef-2", "Stopped")
-        engine.add("box", "Running")  # not one of ours
-        engine.add("clincus-abcdef-3", "Running")  # has a name of ours, and is no session
-        engine.instances["clincus-abcdef-3"]["config"] = {}
-        monitor.start()
-        wait_until(lambda: len(engine.looks) > 6)
-        assert set(engine.looks[2:]) == {clincus.RUNNING_INSTANCES}
 
     def test_a_line_that_is_no_event_is_passed_over(self, engine, monitor):
         monitor.start()
@@ -247,13 +219,6 @@ class TestMonitor:
         wait_until(lambda: len(told) == 4)
         assert told == [str(self.LATE[0]), "", "not trusted", ""]
 
-    def test_a_stream_that_ends_is_a_failure(self, engine, monitor, told):
-        monitor.start()
-        monitor.engine.require()
-        engine.streams[0].process.terminate()
-        wait_until(lambda: len(told) == 2)
-        assert told == ["Incus failed without a word", ""]
-
     def test_a_stream_has_time_to_say_why_it_ended(self, engine, monitor, told, monkeypatch):
         script = "exec >&-; sleep 0.1; echo 'Error: read: connection reset by peer' >&2; exit 1"
         monkeypatch.setattr(engine, "stream", ["sh", "-c", script])
@@ -288,13 +253,6 @@ class TestMonitor:
         monitor.start()
         monitor.engine.require()
         assert [run.id for run in monitor._history.runs() if run.ended_at is None] == [NAME]
-
-    def test_its_child_ends_with_it_whenever_that_is(self, engine, monitor, monkeypatch):
-        start = engine.monitor
-        monkeypatch.setattr(engine, "monitor", lambda: (monitor.engine.stopping.set(), start())[1])
-        monitor.start()
-        monitor.engine.thread.join(DEADLINE)
-        assert [stream.process.poll() is not None for stream in engine.streams] == [True]
 
 
 def test_a_duty_goes_on_whatever_goes_wrong_and_the_same_failure_is_logged_once(caplog):
@@ -339,7 +297,6 @@ def test_a_listener_can_be_ended_before_it_has_begun():
 
 def test_a_failure_to_give_a_connection_its_thread_leaves_the_server_listening(caplog, monkeypatch):
     one = listener()
-    monkeypatch.setattr("sys.stderr", None)
     start = threading.Thread.start
     refusals = [RuntimeError("can't start new thread")]
 
@@ -356,7 +313,7 @@ def test_a_failure_to_give_a_connection_its_thread_leaves_the_server_listening(c
         taken.sendall(b"GET / HTTP/1.0\r\n\r\n")
         assert taken.recv(9) == b"HTTP/1.1 "
     one.close()
-    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["can't start new thread"]
+    assert "can't start new thread" in caplog.text
 
 
 def application(tmp_path) -> clincus.Application:
@@ -388,25 +345,3 @@ def test_a_machine_without_ipv6_is_served_on_ipv4(tmp_path, monkeypatch):
     [only] = application(tmp_path)._bind(0)
     assert only.server_address[0] == "127.0.0.1"
     only.server_close()
-
-
-def test_engines_that_hang_end_within_one_deadline_together():
-    class Hanging(clincus.Engine):
-        def __init__(self) -> None:
-            self.waits: list[float] = []
-            self.is_asked = False
-
-        def begin_stop(self) -> None:
-            self.is_asked = True
-
-        def stop(self, timeout: float = clincus.STOP_WITHIN) -> None:
-            assert all(one.is_asked for one in engines), "all of them end at the same time"
-            self.waits.append(timeout)
-            now.append(now[-1] + timeout)
-
-    now = [0.0]
-    engines = [Hanging() for _ in range(3)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clincus, "time", SimpleNamespace(monotonic=lambda: now[-1]))
-        clincus.stop_engines(engines)
-    assert [one.waits for one in engines] == [[clincus.STOP_WITHIN], [0.0], [0.0]]

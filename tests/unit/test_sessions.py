@@ -180,17 +180,6 @@ def sends_nothing(door, monkeypatch):
     return errors
 
 
-def test_a_stop_is_hard_at_once_where_the_configuration_says_so(sessions, door, sends_nothing, tmp_path):
-    file = tmp_path / ".config" / "clincus" / "config.toml"
-    file.parent.mkdir(parents=True)
-    for graceful in (True, False):
-        file.write_text(f"[limits.runtime]\nstop_graceful = {str(graceful).lower()}\n")
-        add(sessions)
-        sessions.end(NAME)
-        words = [words for words in door.calls if words[0] == "stop"][-1]
-        assert ("--force" in words) is not graceful
-
-
 def test_only_a_copy_that_came_whole_of_a_container_that_stopped_counts_as_the_last(sessions, door, sends_nothing):
     session = add(sessions)
     sends_nothing.append(clincus.IncusError("exit code 1", 500))
@@ -230,12 +219,6 @@ def test_a_stopped_container_is_read_within_its_limits_and_only_if_it_is_stopped
     assert {key: door.instances[NAME]["config"][key] for key in limits} == limits
 
 
-def let_run(door):
-    """Let a start and a stop be seen."""
-    states = {"start": "Running", "stop": "Stopped"}
-    door.on_run = lambda words: door.instances[NAME].update(status=states[words[0]])
-
-
 @contextlib.contextmanager
 def left_asleep(sessions, door, monkeypatch, since):
     """A container that a killed server has left asleep since a time; it had devices and settings of its own."""
@@ -247,7 +230,8 @@ def left_asleep(sessions, door, monkeypatch, since):
     }
     door.instances[NAME]["config"].update(own["config"])
     door.instances[NAME].update(devices=own["devices"], expanded_devices=own["devices"])
-    let_run(door)
+    states = {"start": "Running", "stop": "Stopped"}
+    door.on_run = lambda words: door.instances[NAME].update(status=states[words[0]])
     with sessions.containers(NAME).opened_for_reading(NAME):
         # No device but the disk, without a quota: Incus starts none whose disk is full.
         assert door.instances[NAME]["devices"] == {"data": {"type": "none"}, "root": root}
@@ -255,21 +239,12 @@ def left_asleep(sessions, door, monkeypatch, since):
         yield own
 
 
-def test_a_container_that_is_read_asleep_is_shown_as_stopped(sessions, door, sends_nothing, monkeypatch):
-    told = []
-    sessions.registry._on_change = told.append
-    add(sessions, status="stopped")
-    told.clear()
-    with left_asleep(sessions, door, monkeypatch, "2026-01-01T10:00:00Z"):
-        assert sessions.look(NAME).status == "stopped"
-        assert [change.kind for change in told] == []
-
-
-def test_a_container_that_was_left_asleep_is_put_back_before_it_is_worked_on(
+def test_a_container_that_was_left_asleep_is_shown_as_stopped_and_put_back_before_it_is_worked_on(
     sessions, door, sends_nothing, monkeypatch
 ):
     add(sessions, status="stopped")
     with left_asleep(sessions, door, monkeypatch, "2026-01-01T10:00:00Z") as own:
+        assert sessions.look(NAME).status == "stopped"
         with sessions.work(NAME, "stopping") as found:
             assert found.status == "stopped"
             now = door.instances[NAME]
@@ -278,26 +253,6 @@ def test_a_container_that_was_left_asleep_is_put_back_before_it_is_worked_on(
             assert ("stop", "--force", NAME) in door.calls
         calls = len(door.calls)
     assert door.calls[calls:] == []  # the late reader finds nothing to do
-
-
-def test_another_server_that_reads_a_container_just_now_is_waited_for(sessions, door, sends_nothing, monkeypatch):
-    add(sessions, status="stopped")
-    with left_asleep(sessions, door, monkeypatch, clincus.utc_now()):
-        waited = []
-
-        def end_of_the_other(seconds: float) -> None:
-            waited.append(seconds)
-            sessions.containers(NAME).put_back(NAME)
-
-        monkeypatch.setattr(clincus, "time", SimpleNamespace(sleep=end_of_the_other, monotonic=clincus.time.monotonic))
-        with sessions.work(NAME, "stopping"):
-            assert waited == [0.2]
-
-
-def test_a_stopped_container_is_not_deleted_once_it_runs(sessions, door, sends_nothing):
-    add(sessions, status="stopped")
-    sessions.end(NAME, delete=True)
-    assert [words for words in door.calls if words[0] == "delete"] == [("delete", NAME)]  # Incus refuses if it runs
 
 
 def test_what_others_do_with_a_container_is_waited_for_and_nothing_else(door):
@@ -456,9 +411,7 @@ class LateWay:
     def __init__(self, door: Machine) -> None:
         self.refusal: Exception | None = None
         self.is_answered = threading.Event()  # Incus answers
-        self.is_answered.set()
         self.seems_there = False  # the wait in the container is over before that
-        self.is_done = False
         self._door = door
         self._query, self._exec = door.query, door.exec
         self._is_over = threading.Event()  # the wait
@@ -472,7 +425,6 @@ class LateWay:
         if self.refusal is None:
             self._is_over.set()
         assert self.is_answered.wait(DEADLINE)
-        self.is_done = True
         if self.refusal:
             raise self.refusal
         self._door.instances[path.rpartition("/")[2]]["devices"] |= data["devices"]
@@ -527,18 +479,6 @@ class TestStart:
             sessions.create(request_._replace(slot=3))
         assert deleted(door) == []
 
-    def test_one_that_was_made_and_is_refused_as_if_it_were_anothers_does_not_stay(self, sessions, door, request_):
-        made = door.launch
-
-        def launch(name: str, *arguments: Any, **options: Any) -> None:
-            made(name, *arguments, **options)
-            if len(door.launched) == 1:
-                raise clincus.IncusError('Instance is busy running a "create" operation', 409)
-
-        door.launch = launch
-        assert sessions.create(request_).slot == 2
-        assert len(deleted(door)) == len(door.instances) == 1
-
     def test_of_two_that_go_on_with_one_conversation_neither_undoes_the_other(self, sessions, door, request_):
         session = sessions.create(request_)
         there = dict(door.instances)
@@ -578,28 +518,6 @@ class TestStart:
         assert [words[0] for words in door.calls[before:]] == ["start", "stop"]
         assert sessions.registry.get(session.id).status == "stopped"
 
-    def test_a_resume_writes_a_description_only_if_it_is_another(self, sessions, door, request_, monkeypatch):
-        session, written = sessions.create(request_), []
-        monkeypatch.setattr(Door, "update", lambda _, name, description: written.append(description["config"]))
-        stop(sessions, door, session)
-        sessions.resume(session.id, request_)
-        assert written == []
-        stop(sessions, door, session)
-        sessions.resume(session.id, request_._replace(settings={"limits.runtime.max_duration": "1h"}))
-        assert len(written) == 1
-
-    def test_settings_that_another_version_kept_hinder_no_resume_unless_they_are_torn(self, sessions, door, request_):
-        session = sessions.create(request_)
-        labels = door.instances[session.id]["config"]
-        labels[clincus.LABEL + "settings"] = "{"
-        stop(sessions, door, session)
-        with pytest.raises(clincus.ClincusError, match="settings is not a JSON object") as raised:
-            sessions.resume(session.id)
-        assert raised.value.status == 409
-        labels[clincus.LABEL + "settings"] = '{"limits.of.another.version": 1}'
-        stop(sessions, door, session)
-        assert sessions.resume(session.id).status == "running"
-
     def test_a_resume_from_a_pause_is_told_and_takes_a_session_out_of_what_is_to_be_removed(
         self, sessions, door, request_
     ):
@@ -614,50 +532,38 @@ class TestStart:
         assert sessions.half_made == {}
 
     def test_features_hear_of_a_sessions_life_and_add_to_it(self, sessions, door, request_):
+        profile = {"security.syscalls.deny": "keyctl errno 38", "raw.apparmor": "deny network alg,"}
+        support = clincus.protect.ProtectionSupport("no id maps", profile_config=profile)
+        sessions.containers("").support = {"default": support}
         added, heard = sessions.extensions, []
         added.listeners += [
             lambda moment, session: 1 // 0,
             lambda moment, session: heard.append((moment, session.slot)),
         ]
+
+        def add_parts(incus, session, launch, description):
+            description["devices"]["root"] = {"type": "disk"}
+            description["config"]["user.clincus.warnings"] = "a limit does not hold"
+            description["config"]["raw.apparmor"] += "\ndeny network vsock,"
+
+        added.instance_parts.append(add_parts)
         added.guest_files.append(lambda session: [clincus.ToolFile(".mine", session.id.encode())])
         added.session_fields += [lambda session: {"broken": 1 // 0}, lambda session: {"mine": session.slot}]
         added.session_warnings += [lambda session: ["1 / 0"[1 // 0]], lambda session: ["rain"]]
         sent: list[bytes] = []
         door.exec = lambda *_, stdin=b"", **options: sent.append(stdin) or clincus.Completed(0, b"", b"")
-        session = sessions.create(request_._replace(tool="shell"))
+        open_folder = {"security.disable_protection": True}
+        session = sessions.create(request_._replace(tool="shell", settings=open_folder))
+        config = door.instances[session.id]["config"]
+        assert config["security.syscalls.deny"] == "keyctl errno 38"
+        assert config["raw.apparmor"] == "deny network alg,\ndeny network vsock,"
+        assert "root" in config["user.clincus.devices"].split()
         assert b".mine" in b"".join(sent[-1])
-        assert sessions.document(session) == {**session.document(), "mine": 1, "warnings": ["rain"]}
+        document = sessions.document(session)
+        assert (document["mine"], document["warnings"]) == (1, ["a limit does not hold", "rain"])
         sessions.end(session.id)
         told = [moment for moment, slot in heard if slot == 1]  # the server tells the others
         assert told == ["before_start", "sealed", "after_start", "before_stop", "after_stop"]
-
-    def test_an_older_answer_of_incus_does_not_describe_a_start(self, sessions, door, request_, monkeypatch):
-        """The monitor asks while the container sleeps to be read; its answer comes once a person resumes it."""
-        id = sessions.create(request_).id
-        door.instances[id]["status"] = "Stopped"
-        older = copy.deepcopy(door.instances[id])
-        older["config"][clincus.ASLEEP] = "{}"
-        asked, arrives, instance = threading.Event(), threading.Event(), door.instance
-
-        def answer(name: str) -> Any:
-            if threading.current_thread() is not monitor:
-                return instance(name)
-            asked.set()
-            arrives.wait(DEADLINE)
-            return older
-
-        def hear(moment: str, _: clincus.Session) -> None:
-            if moment == "before_start":
-                arrives.set()
-                monitor.join()
-
-        monitor = threading.Thread(target=sessions.look, args=(id,))
-        monkeypatch.setattr(door, "instance", answer)
-        sessions.extensions.listeners.append(hear)
-        monitor.start()
-        assert asked.wait(DEADLINE)
-        sessions.resume(id)
-        assert clincus.ASLEEP not in door.instances[id]["config"]
 
     def test_features_hear_of_an_end_at_once_unless_it_can_be_refused(self, sessions, door):
         heard = threading.Event()
@@ -700,24 +606,6 @@ class TestStart:
         sessions.resume(session.id)
         assert sessions.guest(sessions.registry.get(session.id)) == clincus.Guest(1000, "code", "/workspace")
 
-    def test_features_add_devices_warnings_and_rules_to_what_there_is(self, sessions, door, request_):
-        profile = {"security.syscalls.deny": "keyctl errno 38", "raw.apparmor": "deny network alg,"}
-        support = clincus.protect.ProtectionSupport("no id maps", profile_config=profile)
-        sessions.containers("").support = {"default": support}
-
-        def add(incus, session, launch, description):
-            description["devices"]["root"] = {"type": "disk"}
-            description["config"]["user.clincus.warnings"] = "a limit does not hold"
-            description["config"]["raw.apparmor"] += "\ndeny network vsock,"
-
-        sessions.extensions.instance_parts.append(add)
-        session = sessions.create(request_._replace(settings={"security.disable_protection": True}))
-        assert session.warnings == ("a limit does not hold",)
-        config = door.instances[session.id]["config"]
-        assert "root" in config["user.clincus.devices"].split()
-        assert config["security.syscalls.deny"] == "keyctl errno 38"
-        assert config["raw.apparmor"] == "deny network alg,\ndeny network vsock,"
-
     @pytest.fixture
     def late(self, sessions, door) -> LateWay:
         way = LateWay(door)
@@ -731,7 +619,6 @@ class TestStart:
     def test_a_start_is_over_before_incus_is_done_with_late_devices_and_the_next_work_waits(
         self, sessions, door, request_, late
     ):
-        late.is_answered.clear()
         session = sessions.create(request_)
         ((_, description),) = door.launched
         assert (description.get(clincus.LATE_DEVICES), description["devices"]) == (None, {})
@@ -742,20 +629,10 @@ class TestStart:
         with sessions.held(session.id):
             assert door.instances[session.id]["devices"] == {"way": {"type": "proxy"}}
 
-    def test_a_start_whose_late_devices_incus_refuses_ends_at_once_and_leaves_nothing(
-        self, sessions, door, request_, late
-    ):
-        late.refusal = clincus.IncusError("no room for it", 500)
-        with pytest.raises(clincus.IncusError, match="no room for it"):
-            sessions.create(request_)
-        assert len(deleted(door)) == 1
-        assert sessions.half_made == {}
-
     @pytest.mark.parametrize("has_begun", ["no", "yes"])
     def test_a_container_goes_whose_late_devices_incus_takes_back(self, sessions, door, request_, late, has_begun):
         reports: list[str] = []
         sessions.report = reports.append
-        late.is_answered.clear()
         late.refusal = clincus.IncusError("the disk is full", 500)
         late.seems_there = True
         door.has_begun = has_begun
@@ -765,34 +642,3 @@ class TestStart:
         assert deleted(door) == ([session.id] if has_begun == "no" else [])
         assert [*sessions.half_made] == ([] if has_begun == "no" else [session.id])
         assert f"{session.id}: its start has failed after all: the disk is full" in reports
-
-    def test_a_resume_with_late_devices_that_incus_refuses_ends_stopped(self, sessions, door, request_, late):
-        session = sessions.create(request_)
-        with sessions.held(session.id):
-            door.instances[session.id]["status"] = "Stopped"
-        sessions.look(session.id)
-        late.refusal = clincus.IncusError("the port is taken", 500)
-        late.seems_there = True  # a program of the container listens there
-        with pytest.raises(clincus.IncusError, match="the port is taken"):
-            sessions.resume(session.id)
-        assert sessions.look(session.id).status == "stopped"
-        assert "way" not in door.instances[session.id]["devices"]
-
-    def test_an_error_of_the_start_is_raised_once_incus_is_done_with_late_devices(self, sessions, door, request_, late):
-        door.code = 1
-        late.seems_there = True
-        with pytest.raises(clincus.IncusError, match="exit code 1"):
-            sessions.create(request_)
-        assert late.is_done
-        assert len(deleted(door)) == 1
-
-    def test_what_the_host_can_do_is_asked_for_each_project(self, sessions, door, request_, monkeypatch):
-        asked = []
-        monkeypatch.setattr(
-            "clincus_wall.protect.protection_support",
-            lambda incus: asked.append(incus.project) or clincus.protect.ProtectionSupport(),
-        )
-        for project in ("default", "other", "other"):
-            sessions.incus.project = project
-            sessions.create(request_)
-        assert asked == ["other"]

@@ -150,6 +150,7 @@ class RawClient:
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.connect(("127.0.0.1", port))
+        self.close = self.socket.close
         self.protocol = ClientProtocol(parse_uri(f"ws://127.0.0.1:{port}/"), subprotocols=subprotocols)
         self.protocol.send_request(self.protocol.connect())
         # Frames can only be made by a protocol that is open; one of its own makes the early ones.
@@ -159,9 +160,6 @@ class RawClient:
         if leaves_early:
             frames.send_close(1000)
         self.socket.sendall(b"".join(self.protocol.data_to_send() + frames.data_to_send()))
-
-    def close(self):
-        self.socket.close()
 
     def receive(self):
         """Read once into `frames`; return whether it is not the end of the stream. Nothing is ever answered."""
@@ -182,7 +180,6 @@ class RawClient:
             assert self.receive(), "the connection ended before it came"
 
     def receive_end(self):
-        """Read to the end of the stream."""
         while self.receive():
             pass
 
@@ -194,10 +191,6 @@ class RawClient:
 
     def send(self):
         self.socket.sendall(b"".join(self.protocol.data_to_send()))
-
-    def send_for_ever(self, data):
-        while True:
-            self.socket.sendall(data)
 
     def send_binary(self, data):
         self.protocol.send_binary(data)
@@ -219,19 +212,13 @@ def test_first_frame_in_the_same_packet_as_the_handshake_is_not_lost():
     [
         (None, None),
         (["something.else"], None),
-        (["something.else", "clincus.terminal.v1"], "clincus.terminal.v1"),
-        (["clincus.events.v1", "clincus.terminal.v1"], "clincus.terminal.v1"),
+        (["something.else", "clincus.events.v1", "clincus.terminal.v1"], "clincus.terminal.v1"),
     ],
 )
 def test_subprotocol_is_the_first_of_ours_that_the_client_offers(offered, chosen):
-    seen = []
-    with (
-        serving(lambda websocket: seen.append(websocket.subprotocol)) as port,
-        client(port, offered) as websocket,
-    ):
+    with serving(lambda websocket: None) as port, client(port, offered) as websocket:
         assert websocket.subprotocol == chosen
         assert receive_all(websocket)[2] == 1000
-    assert seen == [chosen]
 
 
 def test_failure_of_the_server_closes_with_1011():
@@ -497,12 +484,14 @@ def test_program_that_does_not_read_slows_the_client_down(monkeypatch):
     watched = Watched("echo ready; exec sleep 1000")
     with serving(watched) as port, closing(RawClient(port)) as raw:
         raw.receive_frame(Opcode.BINARY)
-        monkeypatch.setattr(clincus, "PING_AFTER", 0.2)
-        monkeypatch.setattr(clincus, "PONG_WITHIN", 0.2)
+        monkeypatch.setattr(clincus, "PING_AFTER", 0.5)
+        monkeypatch.setattr(clincus, "PONG_WITHIN", 0.5)
         raw.socket.settimeout(0.2)
         raw.protocol.send_binary(b"x" * 10_000)
-        with pytest.raises(socket.timeout):
-            raw.send_for_ever(b"".join(raw.protocol.data_to_send()))
+        data = b"".join(raw.protocol.data_to_send())
+        with pytest.raises(socket.timeout):  # noqa: PT012
+            while True:
+                raw.socket.sendall(data)
         assert len(watched.bridge._input) < clincus.BUFFER_MARK + clincus.READ_SIZE + clincus.MAX_MESSAGE_SIZE
         raw.close()  # which cannot be seen behind what is stuck, so there is a deadline
 
@@ -528,10 +517,14 @@ def test_message_over_one_mebibyte_closes_with_1009():
 # Deadlines
 
 
-def test_silent_client_that_answers_no_ping_is_given_up(monkeypatch):
+def test_silent_client_is_kept_as_long_as_it_answers_pings(monkeypatch):
+    monkeypatch.setattr(clincus, "PING_AFTER", 0.02)
+    monkeypatch.setattr(clincus, "CLOSE_WITHIN", 0.1)
     with serving(terminal(["sh", "-c", "echo $$; exec cat"])) as port, closing(RawClient(port).open()) as raw:
         pid = int(raw.receive_frame(Opcode.BINARY).data)
-        monkeypatch.setattr(clincus, "PING_AFTER", 0.05)
+        for _ in range(5):
+            raw.protocol.send_pong(raw.receive_frame(Opcode.PING).data)
+            raw.send()
         monkeypatch.setattr(clincus, "PONG_WITHIN", 0.05)
         raw.send_binary(b"the last word")  # it is waited for by the new times
         raw.receive_frame(Opcode.PING)
@@ -540,26 +533,13 @@ def test_silent_client_that_answers_no_ping_is_given_up(monkeypatch):
     assert not is_running(pid)
 
 
-def test_closing_handshake_that_is_not_answered_ends_all_the_same(monkeypatch):
-    monkeypatch.setattr(clincus, "CLOSE_WITHIN", 0.1)
-    with serving(terminal(["true"])) as port, closing(RawClient(port).open()) as raw:
-        raw.receive_frame(Opcode.CLOSE)
+def test_silent_subscriber_is_given_up(monkeypatch):
+    monkeypatch.setattr(clincus, "PING_AFTER", 0.05)
+    monkeypatch.setattr(clincus, "PONG_WITHIN", 0.05)
+    with hub_serving() as (_, _, port), closing(RawClient(port).open()) as raw:
+        raw.receive_frame(Opcode.PING)
+        assert Close.parse(raw.receive_frame(Opcode.CLOSE).data).code == 1011
         raw.receive_end()
-
-
-def test_both_ends_may_close_at_the_same_moment():
-    has_left = threading.Event()
-
-    def leave(websocket):
-        websocket.wait()  # sends the answer to the handshake
-        assert has_left.wait(PATIENCE)
-        websocket.end(clincus.CloseCode.GOING_AWAY)
-
-    with serving(leave) as port, closing(RawClient(port).open()) as raw:
-        raw.protocol.send_close(clincus.CloseCode.NORMAL)
-        raw.send()
-        has_left.set()
-        assert Close.parse(raw.receive_frame(Opcode.CLOSE).data).code == clincus.CloseCode.NORMAL
 
 
 def test_nothing_wakes_an_idle_terminal(monkeypatch):
@@ -599,19 +579,6 @@ def test_the_sockets_of_one_session_are_closed_alone_and_all_when_the_server_sto
             with client(port) as late:
                 for websocket in (two, late):
                     assert receive_all(websocket)[2:] == (1001, "The server is shutting down.")
-
-
-def test_hundred_terminals_leave_no_descriptor_behind():
-    def count():
-        return len(os.listdir("/proc/self/fd"))
-
-    with serving(terminal(["cat"])) as port:
-        before = count()
-        for _ in range(100):
-            with client(port) as websocket:
-                websocket.send(b"x")
-                receive_until(websocket, b"x")
-        wait_until(lambda: count() == before)
 
 
 # Events
@@ -657,41 +624,12 @@ def test_events_arrive_in_order_and_extensions_only_where_they_are_asked_for():
             assert receive_events(plain, 1) == [{"type": "pong"}]
 
 
-def test_a_silent_subscriber_is_pinged_and_kept_as_long_as_it_answers(monkeypatch):
-    monkeypatch.setattr(clincus, "PING_AFTER", 0.02)
-    monkeypatch.setattr(clincus, "PONG_WITHIN", PATIENCE)
-    with hub_serving() as (hub, _, port), closing(RawClient(port).open()) as raw:
-        for _ in range(5):
-            raw.protocol.send_pong(raw.receive_frame(Opcode.PING).data)
-            raw.send()
-        hub.publish({"type": "session.changed"})
-        assert raw.receive_frame(Opcode.TEXT).data == b'{"type": "session.changed"}'
-        monkeypatch.setattr(clincus, "PONG_WITHIN", 0.05)
-        raw.receive_frame(Opcode.PING)
-        raw.protocol.send_pong(b"")
-        raw.send()
-        assert Close.parse(raw.receive_frame(Opcode.CLOSE).data).code == 1011
-        raw.receive_end()
-
-
 def test_a_subscriber_that_leaves_before_its_greeting_leaves_nothing_behind():
     with hub_serving() as (hub, sockets, port):
         hub.greetings = {"incus": {"type": "incus.unreachable", "error": "é"}}
         with closing(RawClient(port, leaves_early=True, subprotocols=[clincus.EVENTS_SUBPROTOCOL])) as raw:
             raw.receive_end()
         wait_until(lambda: not sockets._sessions, "the end of the subscription")
-
-
-def test_many_subscribers_get_all_events_in_order_from_one_thread():
-    events = [{"type": "session.changed", "number": number} for number in range(50)]
-    with hub_serving() as (hub, _, port), ExitStack() as held:
-        crowd = [held.enter_context(closing(RawClient(port).open())) for _ in range(100)]
-        wait_until(lambda: len(hub.subscribers) == len(crowd))
-        wait_until(lambda: not [one for one in threading.enumerate() if "process_request" in one.name])
-        for event in events:
-            hub.publish(event)
-        for raw in crowd:
-            assert [json.loads(raw.receive_frame(Opcode.TEXT).data) for _ in events] == events
 
 
 def test_subscriber_that_does_not_read_is_dropped_and_the_others_lose_nothing():
@@ -711,24 +649,12 @@ def test_subscriber_that_does_not_read_is_dropped_and_the_others_lose_nothing():
         assert Close.parse(slow.receive_frame(Opcode.CLOSE).data).code == 1013
 
 
-def test_subscriber_that_reads_late_gets_each_event_whole():
-    """More than its receive buffer holds, so that frames are sent in pieces; less than counts as too slow."""
-    events = [{"type": "session.changed", "number": number, "padding": "é" * 1000} for number in range(40)]
-    with hub_serving() as (hub, _, port), closing(RawClient(port, receive_buffer=4096).open()) as raw:
-        subscriber = next(iter(hub.subscribers.values()))
-        subscriber.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        for event in events:
-            hub.publish(event)
-        wait_until(lambda: subscriber.backlog > len(json.dumps(events[0])))
-        assert [json.loads(raw.receive_frame(Opcode.TEXT).data) for _ in events] == events
-
-
 def vanish(raw):
     raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     raw.close()
 
 
-def make_frame(opcode, data):
+def frame(opcode, data):
     return Frame(opcode, data).serialize(mask=True)
 
 
@@ -736,14 +662,12 @@ def make_frame(opcode, data):
     ("misbehave", "code"),
     [
         (lambda raw: raw.socket.sendall(b"\xff" * 100), 1002),
-        (lambda raw: raw.socket.sendall(b"GET / HTTP/1.1\r\n\r\n"), 1002),
-        (lambda raw: raw.socket.sendall(make_frame(Opcode.TEXT, b"x" * (clincus.MAX_MESSAGE_SIZE + 1))[:70_000]), 1009),
-        (lambda raw: raw.socket.sendall(make_frame(Opcode.CLOSE, struct.pack("!H", 4321))), 4321),
-        (lambda raw: raw.socket.sendall(make_frame(Opcode.PING, b"") * 20_000), None),
+        (lambda raw: raw.socket.sendall(frame(Opcode.TEXT, b"x" * (clincus.MAX_MESSAGE_SIZE + 1))[:70_000]), 1009),
+        (lambda raw: raw.socket.sendall(frame(Opcode.CLOSE, struct.pack("!H", 4321))), 4321),
+        (lambda raw: raw.socket.sendall(frame(Opcode.PING, b"") * 20_000), None),
         (lambda raw: raw.socket.shutdown(socket.SHUT_WR), None),
         (vanish, None),
     ],
-    ids=["noise", "HTTP", "a message too long", "close", "pings", "half a connection", "a reset"],
 )
 def test_what_one_subscriber_does_amid_a_burst_costs_the_others_nothing(misbehave, code):
     events = [{"type": "session.changed", "number": number} for number in range(300)]
@@ -762,20 +686,6 @@ def test_what_one_subscriber_does_amid_a_burst_costs_the_others_nothing(misbehav
         if code:
             assert Close.parse(bad.receive_frame(Opcode.CLOSE).data).code == code
             bad.receive_end()
-
-
-def test_a_failure_with_one_subscriber_ends_that_one_alone(caplog, monkeypatch):
-    monkeypatch.setattr(clincus.open_log(), "handlers", [caplog.handler])
-    with hub_serving() as (hub, _, port), client(port) as one:
-        wait_until(lambda: hub.subscribers)
-        broken = next(iter(hub.subscribers.values()))
-        with client(port) as two:
-            monkeypatch.setattr(broken, "act", lambda *_: 1 / 0)
-            hub.publish({"type": "session.changed"})
-            assert receive_events(two, 1) == [{"type": "session.changed"}]
-            with pytest.raises(ConnectionClosed):
-                one.recv(PATIENCE)
-    assert [record.getMessage() for record in caplog.records] == ["a subscriber of events failed"]
 
 
 def test_subscribers_are_closed_with_1001_when_the_server_stops():
