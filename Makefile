@@ -179,15 +179,15 @@ nightly: $(VENV)/tested dist/clincus.pyz pythons
 
 bench: $(VENV)/tested dist/clincus.pyz
 	@$(MAKE) --no-print-directory packages PACKAGES='$(TEST_PACKAGES)'
-	CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python tests/bench/bench_all.py --write dist/bench.json $(BENCH_FLAGS)
+	CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python -m tests.bench.bench_all --write dist/bench.json $(BENCH_FLAGS)
 
 bench-load: $(VENV)/tested dist/clincus.pyz
 	@$(MAKE) --no-print-directory packages PACKAGES='$(TEST_PACKAGES)'
-	CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python tests/bench/bench_load.py --write dist/load.json $(BENCH_FLAGS)
+	CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python -m tests.bench.bench_load --write dist/load.json $(BENCH_FLAGS)
 
 bench-hostile: $(VENV)/tested dist/clincus.pyz
 	@$(MAKE) --no-print-directory packages PACKAGES='$(TEST_PACKAGES)'
-	CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python tests/bench/bench_hostile.py --write dist/hostile.json $(BENCH_FLAGS)
+	CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python -m tests.bench.bench_hostile --write dist/hostile.json $(BENCH_FLAGS)
 
 release: $(VENV)/tested
 	@$(BIN)/python build_release.py

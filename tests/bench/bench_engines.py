@@ -1,27 +1,22 @@
-"""Measure sessions on an engine beside those on this host, in turns: create, clone, and a key's echo. Asserts nothing.
+"""Sessions on an engine beside those on this host, in turns: create, clone, and a key's echo. bench_all.py runs it.
 
-    python tests/bench/bench_engines.py
-
-As root it starts two Incus daemons of its own, as the tests do: this host's, and one that is reached over HTTPS on a
-loopback address. Both have the same kind of storage, and no session has a network, since that daemon has none.
+The engine is a second Incus daemon, which is reached over HTTPS on a loopback address. Both have the same kind of
+storage, and no session has a network, since that daemon has none.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
-
 from tests import engines_bed
-from tests.bench.bench_clone import make_repository
 from tests.bench.bench_terminal import ServedTerminal
 from tests.bench.figures import Results, Row
-from tests.bench.measuring import House, Spent, delete, in_turns, main, percentile, timed
+from tests.bench.measuring import House, Spent, create_seconds, delete, in_turns, percentile, timed
 from tests.programs import Server, git
 
 CREATES, KEYS, ROUNDS = 6, 200, 5
@@ -42,33 +37,16 @@ def server_with_engine(made: House, config: str = "") -> Iterator[tuple[Server, 
                 del os.environ[name]
 
 
-def create_seconds(server: Server, folder: Path, **fields: str) -> float:
-    """Seconds of a create; the session is deleted afterwards."""
-    began = time.perf_counter()
-    session = server.create(folder, network="none", **fields)
-    taken = time.perf_counter() - began
-    delete(server, session["id"])
-    return taken
-
-
-def spent_words(server: Server, folder: Path, **fields: str) -> str:
-    """What a create with its delete takes of the machine."""
-    spent = Spent(server)
-    create_seconds(server, folder, **fields)
-    return spent.words()
-
-
 def create_row(server: Server, folder: Path, mode: str, transfer: float, note: str) -> Row:
     """The row of a create there beside one here, without what its bytes take on their way."""
-    here, there = {"mode": mode}, {"mode": mode, "engine": "far"}
-    for fields in (here, there):
-        create_seconds(server, folder, **fields)  # the first of each is slower
-    ours, baseline = in_turns(
-        CREATES,
-        lambda: create_seconds(server, folder, **there) - transfer,
-        lambda: create_seconds(server, folder, **here),
-    )
-    note += f"with its delete, there {spent_words(server, folder, **there)}; here {spent_words(server, folder, **here)}"
+    here = functools.partial(create_seconds, server, folder, network="none", mode=mode)
+    there = functools.partial(here, engine="far")
+    in_turns(1, here, there)  # the first of each is slower
+    ours, baseline = in_turns(CREATES, lambda: there() - transfer, here)
+    for place, work in (("with its delete, there", there), ("; here", here)):
+        spent = Spent(server)
+        work()
+        note += f"{place} {spent.words()}"
     figure = f"create on an engine, {'mounted folder' if mode == 'mount' else 'clone'}"
     return Row.of(figure, "s", ours, TIMES, baselines=baseline, compare="times", note=note)
 
@@ -80,7 +58,7 @@ def transfer_seconds(made: House, far: engines_bed.Engine, size: int) -> float:
     far.incus("launch", "far:clincus", "far:far-bytes")
     data = os.urandom(size)
     ours, baseline = in_turns(
-        5,
+        ROUNDS,
         lambda: timed(lambda: made.bed.incus.run("exec", "far:far-bytes", *argv, stdin=data)),
         lambda: timed(lambda: made.bed.incus.run("exec", "near-bytes", *argv, stdin=data)),
     )
@@ -103,11 +81,7 @@ def echo_terminal(server: Server, id: str) -> ServedTerminal:
     for letter in b"stty raw -echo; clear; exec cat\r":
         terminal.type(bytes([letter]))
     time.sleep(2)
-    terminal.connection.setblocking(False)
-    with contextlib.suppress(BlockingIOError):
-        while terminal.read():
-            pass
-    terminal.connection.setblocking(True)
+    terminal.discard()
     return terminal
 
 
@@ -141,14 +115,10 @@ def echo_rows(server: Server, folder: Path) -> Iterator[Row]:
 def engines(made: House, results: Results) -> None:
     """All rows."""
     with server_with_engine(made) as (server, far):
-        folder = make_repository(made.folder / "on-engine", FILES)
+        folder = made.repository("on-engine", FILES)
         results.add(create_row(server, folder, "mount", 0, ""))
         size = bundle_size(folder)
         transfer = transfer_seconds(made, far, size)
         note = f"without the {transfer * 1000:.0f} ms that its {size:,} bytes take longer over the network; "
         results.add(create_row(server, folder, "clone", transfer, note))
         results.add(*echo_rows(server, folder))
-
-
-if __name__ == "__main__":
-    main(engines)

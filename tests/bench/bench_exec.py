@@ -1,45 +1,27 @@
 """Measure commands in a container: how many lose what they wrote, and how long each takes. Asserts nothing.
 
-    python tests/bench/bench_exec.py [COMMANDS] [AT ONCE]
+    python -m tests.bench.bench_exec [--commands 400] [--together 8]
 
 Plain `incus exec` is compared with guest/exec.sh, calm and beside busy processes. As root it starts an Incus of its
-own, as the tests do; with INCUS_DIR set and a container `box` in it, that one is used.
+own, as the tests do.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
-import os
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
+from tests.bench.figures import Results, Row
+from tests.bench.measuring import House, percentile, run_alone
 
-import clincus
-from tests import incus_bed
-
-COMMANDS = int(sys.argv[1]) if len(sys.argv) > 1 else 400
-AT_ONCE = int(sys.argv[2]) if len(sys.argv) > 2 else 8
-BOX = "box"
 # Short, on both streams, and written just before the end.
 SCRIPT = "printf 'out %s\\n' \"$1\"; printf 'err %s\\n' \"$1\" >&2; seq 2000"
 NUMBERS = "".join(f"{number}\n" for number in range(1, 2001))
-
-
-def plain(incus: clincus.Incus, word: str) -> tuple[bytes, bytes]:
-    argv = incus.exec_argv(BOX, ["sh", "-c", SCRIPT, "sh", word])
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    return done.stdout, done.stderr
-
-
-def whole(incus: clincus.Incus, word: str) -> tuple[bytes, bytes]:
-    done = incus.exec(BOX, ["sh", "-c", SCRIPT, "sh", word])
-    return done.stdout, done.stderr
 
 
 @contextlib.contextmanager
@@ -54,36 +36,36 @@ def busy(count: int) -> Iterator[None]:
             loop.wait()
 
 
-def measure(incus: clincus.Incus, name: str, way: object) -> None:
-    def one(number: int) -> tuple[float, bool, bool]:
-        word = f"number-{number}"
+def measure(made: House, results: Results, options: argparse.Namespace) -> None:
+    """All of it."""
+    incus = made.bed.incus
+    incus.launch("box", "clincus", {"config": {}})
+
+    def plain(command: list[str]) -> tuple[bytes, bytes]:
+        argv = incus.exec_argv("box", command)
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        return done.stdout, done.stderr
+
+    def whole(command: list[str]) -> tuple[bytes, bytes]:
+        done = incus.exec("box", command)
+        return done.stdout, done.stderr
+
+    def one(way: Callable[[list[str]], tuple[bytes, bytes]], number: int) -> tuple[float, bool]:
         began = time.perf_counter()
-        out, err = way(incus, word)  # type: ignore[operator]
+        found = way(["sh", "-c", SCRIPT, "sh", str(number)])
         taken = time.perf_counter() - began
-        return taken, out.decode() == f"out {word}\n{NUMBERS}", err.decode() == f"err {word}\n"
+        return taken, found != (f"out {number}\n{NUMBERS}".encode(), f"err {number}\n".encode())
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        results = list(pool.map(one, range(COMMANDS)))
-    times = sorted(taken for taken, _, _ in results)
-    lost = sum(not (out and err) for _, out, err in results)
-    p50, p99 = statistics.median(times), times[int(len(times) * 0.99) - 1]
-    print(
-        f"{name:32} {COMMANDS} commands, {lost:3} lost something; p50 {p50 * 1e3:.0f} p99 {p99 * 1e3:.0f} ms",
-        flush=True,
-    )
-
-
-def main() -> None:
-    with contextlib.ExitStack() as held:
-        if os.environ.get("INCUS_DIR"):
-            incus = clincus.Incus()
-        else:
-            incus = held.enter_context(incus_bed.own_daemon()).incus
-            incus.launch(BOX, "clincus", {"config": {}})
-        for load in (0, 4):
-            with busy(load):
-                for name, way in (("incus exec", plain), ("guest/exec.sh", whole)):
-                    measure(incus, f"{name}, {load} busy processes", way)
+    for load in (0, 4):
+        for name, way in (("incus exec", plain), ("guest/exec.sh", whole)):
+            with busy(load), ThreadPoolExecutor(options.together) as pool:
+                found = list(pool.map(lambda number, way=way: one(way, number), range(options.commands)))
+            taken = [seconds for seconds, _ in found]
+            what = f"{name}, {load} busy processes"
+            note = f"p99 {percentile(taken, 0.99) * 1000:.0f} ms of {len(taken)}"
+            results.add(Row(f"{what}: p50", "s", percentile(taken, 0.5), note=note))
+            results.add(Row(f"{what}: lost something", "", sum(is_lost for _, is_lost in found)))
 
 
-main()
+if __name__ == "__main__":
+    run_alone(__doc__, measure, commands=400, together=8)

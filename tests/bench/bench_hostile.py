@@ -1,6 +1,6 @@
 """Honest and hostile sessions side by side, on this host and on an engine. Prints tables; asserts nothing.
 
-    python tests/bench/bench_hostile.py [--sessions 200] [--minutes 20] [--rate 5]
+    python -m tests.bench.bench_hostile [--sessions 200] [--minutes 20] [--rate 5]
 
 As root it starts two Incus daemons of its own. A third of the sessions are hostile: as root in their containers they
 lie, flood, hang, fill their disks or use up their processes. The others work: they are told things, write files,
@@ -15,11 +15,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import os
-import re
 import shlex
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -28,15 +25,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
-
-import clincus
 from tests import programs
-from tests.bench.bench_clone import make_repository
 from tests.bench.bench_engines import server_with_engine
 from tests.bench.figures import Results, Row
-from tests.bench.measuring import House, Process, delete, house, percentile
-from tests.programs import git
+from tests.bench.measuring import House, Process, delete, percentile, run_alone
 
 ANSWER, STOP = 2.0, 3.0  # seconds: the goals
 PATIENCE = 300.0  # seconds after which an answer counts as none
@@ -44,11 +36,11 @@ END_PATIENCE = 1200.0  # the same for the forced delete of a hostile session, wh
 BACK_WITHIN = 300.0  # seconds for an engine to answer again: on a busy machine it may count as lost for a while
 AT_ONCE = 3  # creates
 WORK_PAUSE = 1.0  # seconds between two honest works
-COMMAND_PAUSE = 2.0  # seconds between two commands past the server
 STOP_EVERY = 4  # of so many works one stops its session
 GIVE_BACK = 65.0  # seconds in which the server gives freed memory back
 LOOKS, LOOK_PAUSE = 10, 2.0  # looks at a server at rest, and seconds between them
 CONFIG = "[limits.runtime]\nmax_processes = 200\n"
+WAYS = "/agent /usage /log /changes /unsaved /files?path= /scrollback /ports /cost"
 # Programs of the container, each of which replaces the real ones. What they do is bounded by the container: 200
 # processes, and 200 MB of a disk that all share.
 HOSTILE = {
@@ -85,11 +77,6 @@ class Member:
     kind: str = ""  # of HOSTILE, "" for an honest one
     told: list[str] = field(default_factory=list)
 
-    @property
-    def party(self) -> str:
-        """The word for the tables."""
-        return "hostile" if self.kind else "honest"
-
 
 @dataclass
 class Seen:
@@ -99,12 +86,6 @@ class Seen:
         default_factory=lambda: {"list": [], "honest": [], "hostile": []}
     )
     stops: list[float] = field(default_factory=list)
-    commands: list[float] = field(default_factory=list)  # in containers, past the server
-    pressure: float = 0.0  # share of the time in which a program waited for a core
-
-    def seconds(self, party: str) -> list[float]:
-        """The answers about a party."""
-        return [one for one, _ in self.answers[party]] or [0.0]
 
 
 class Run:
@@ -112,9 +93,9 @@ class Run:
 
     def __init__(self, made: House, server: programs.Server, options: argparse.Namespace) -> None:
         self.made, self.server, self.options = made, server, options
-        self.members: list[Member] = []
+        self.honest: list[Member] = []
+        self.hostile: list[Member] = []
         self.seen = Seen()  # in the current phase
-        self.statuses = Counter[str]()
         self.failures: list[str] = []
         self.sought = 0  # things that were looked for at the end
         self.unseen: list[str] = []  # honest sessions in which nothing could be looked for, and why
@@ -124,27 +105,18 @@ class Run:
 
     def start(self) -> None:
         """Start all sessions: by turns here with a mounted folder and on the engine with a clone."""
-        numbers = iter(range(self.options.sessions))
-
-        def work(_: int) -> None:
-            for number in numbers:
-                with self.noting(f"create {number}"):
-                    self.members.append(self.create(number))
-
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(work, range(AT_ONCE)))
+            list(pool.map(self.create, range(self.options.sessions)))
 
-    def party(self, name: str) -> list[Member]:
-        """All honest or all hostile sessions."""
-        return [one for one in self.members if one.party == name]
-
-    def create(self, number: int) -> Member:
-        folder = make_repository(self.made.folder / f"work-{number}", 20)
-        is_far = number % 2 == 1
-        fields = {"engine": "far"} if is_far else {}
-        session = self.server.create(folder, mode="clone" if is_far else "mount", network="none", **fields)
-        kind = list(HOSTILE)[number // 3 % len(HOSTILE)] if number % 3 == 2 else ""
-        return Member(session["id"], session["session_id"], folder, is_far, kind)
+    def create(self, number: int) -> None:
+        with self.noting(f"create {number}"):
+            folder = self.made.repository(f"work-{number}", 20)
+            is_far = number % 2 == 1
+            fields = {"engine": "far", "mode": "clone"} if is_far else {"mode": "mount"}
+            session = self.server.create(folder, network="none", **fields)
+            kind = list(HOSTILE)[number // 3 % len(HOSTILE)] if number % 3 == 2 else ""
+            party = self.hostile if kind else self.honest
+            party.append(Member(session["id"], session["session_id"], folder, is_far, kind))
 
     def exec(self, member: Member, script: str, *, user: int = 1000, timeout: float = 60) -> None:
         """Run a script in a session's container, past the server."""
@@ -167,28 +139,19 @@ class Run:
         except Exception as error:
             self.failures.append(f"{what}: {type(error).__name__}: {str(error)[:200]}")
 
-    def timed(self, party: str, method: str, path: str) -> tuple[float, int]:
-        """Seconds and status of an answer; the seconds count for a party."""
-        began = time.monotonic()
-        try:
+    def timed(self, method: str, path: str) -> tuple[float, int]:
+        """Seconds and status of an answer."""
+        began, status = time.monotonic(), 0
+        with self.noting(f"{method} {path}"):
             status = self.server.request(method, path, timeout=PATIENCE).status
-        except (OSError, AssertionError) as error:
-            status = 0
-            self.failures.append(f"{method} {path}: {type(error).__name__}")
-        taken = time.monotonic() - began
-        self.statuses[f"{party} {method} {status}"] += 1
-        if method == "GET":
-            self.seen.answers[party].append((taken, path))
-        return taken, status
+        return time.monotonic() - began, status
 
     def load(self, minutes: float) -> Seen:
         """Let the clients work for a while; what they saw, to which the caller may add."""
-        honest = self.party("honest")
         self.seen = Seen()
         self.over.clear()
-        clients = [threading.Thread(target=work) for work in (self.ask, self.run_commands)]
-        clients += work_threads(self, honest)
-        began, waited = time.monotonic(), waited_for_a_core()
+        clients = [threading.Thread(target=self.work, args=(self.honest[which::4],)) for which in range(4)]
+        clients.append(threading.Thread(target=self.ask))
         for client in clients:
             client.start()
         for _ in range(round(minutes * 6)):
@@ -196,47 +159,24 @@ class Run:
             if self.server.process.poll() is not None:
                 break
         self.over.set()
-        self.seen.pressure = (waited_for_a_core() - waited) / (time.monotonic() - began)
         for client in clients:
             client.join()
         return self.seen
 
-    def run_commands(self) -> None:
-        """Run a command in honest containers until the run is over: no answer about one can be faster than that."""
-        for member in itertools.cycle(self.party("honest")):
-            if self.over.wait(COMMAND_PAUSE):
-                return
-            began = time.monotonic()
-            with contextlib.suppress(clincus.ClincusError):  # it is stopped just now
-                self.exec(member, "true", timeout=PATIENCE)
-                self.seen.commands.append(time.monotonic() - began)
-
     def ask(self) -> None:
         """Ask the API until the run is over, some times a second, each time without waiting for the last answer."""
-        ways = (
-            "",
-            "/agent",
-            "/usage",
-            "/log",
-            "/changes",
-            "/unsaved",
-            "/files?path=",
-            "/scrollback",
-            "/ports",
-            "/cost",
-        )
-        paths: Iterator[tuple[str, str]] = itertools.cycle(
-            [
-                pair
-                for way in ways
-                for member in self.members
-                for pair in (("list", "/api/sessions"), (member.party, f"/api/sessions/{member.id}{way}"))
-            ]
-        )
+        places = [("", "list")]
+        for way in ("", *WAYS.split()):
+            places += [(f"/{one.id}{way}", "hostile" if one.kind else "honest") for one in self.honest + self.hostile]
+
+        def get(path: str, party: str) -> None:
+            seconds, _ = self.timed("GET", f"/api/sessions{path}")
+            self.seen.answers[party].append((seconds, path))
+
+        questions = itertools.cycle(one for place in places[1:] for one in (places[0], place))
         with ThreadPoolExecutor(64) as pool:
             while not self.over.wait(1 / self.options.rate):
-                party, path = next(paths)
-                pool.submit(self.timed, party, "GET", path)
+                pool.submit(get, *next(questions))
 
     def work(self, members: Sequence[Member]) -> None:
         """Let honest sessions work in turns, and stop and resume one now and then, until the run is over."""
@@ -248,24 +188,22 @@ class Run:
                 if number % STOP_EVERY == STOP_EVERY - 1:
                     self.stop(member)
                     answer = self.server.post(f"/api/sessions/{member.id}/resume", timeout=PATIENCE)
-                    if answer.status != 200:
-                        self.failures.append(f"resume {member.id}: {answer.status} {answer.json.get('error')}")
+                    assert answer.status == 200, f"resume: {answer.status} {answer.json.get('error')}"
 
     def tell(self, member: Member, words: str) -> None:
         """Tell a session's tool something, and let it write a file, which a clone commits."""
         target = f"-t =clincus-{member.id.rpartition(':')[2]}:"
         typed = f"tmux send-keys {target} -l '{words}' \\; send-keys {target} Enter"
-        commit = (
-            "git add -A && git -c user.name=A -c user.email=a@localhost commit -qm work" if member.is_clone else ":"
-        )
+        who = "-c user.name=A -c user.email=a@localhost"
+        commit = f"git add -A && git {who} commit -qm work" if member.is_clone else ":"
         self.exec(member, f"cd /workspace && echo {words} >>told && {commit} && {typed}")
         member.told.append(words)
         wanted = f"until grep -rq {words} ~/.claude/projects; do sleep 0.1; done"
         self.exec(member, f"timeout 20 sh -c '{wanted}'")  # the tool has it
 
     def stop(self, member: Member) -> None:
-        taken, status = self.timed(member.party, "DELETE", f"/api/sessions/{member.id}")
-        self.seen.stops.append(taken)
+        seconds, status = self.timed("DELETE", f"/api/sessions/{member.id}")
+        self.seen.stops.append(seconds)
         if status != 204:
             self.failures.append(f"stop {member.id}: {status}")
 
@@ -275,35 +213,18 @@ class Run:
         """Seconds of a forced delete of a hostile session, and its kind."""
         began = time.monotonic()
         with self.noting(f"delete {member.kind}"):
-            status = self.server.delete(f"/api/sessions/{member.id}?force=true", timeout=END_PATIENCE).status
-            self.statuses[f"hostile force {status}"] += 1
+            self.server.delete(f"/api/sessions/{member.id}?force=true", timeout=END_PATIENCE)
         return time.monotonic() - began, member.kind
 
     def lost(self, member: Member) -> list[str]:
         """What an honest session was told or wrote, and this host does not have."""
+        saved = self.server.home / ".clincus/sessions-claude" / member.session_id
         try:
-            return self._lost(member)
+            talk = "".join(path.read_text() for path in saved.rglob("*.jsonl")) if saved.is_dir() else ""
+            written = self.written(member) if member.told else ""
         except (OSError, subprocess.SubprocessError, AssertionError) as error:
             self.unseen.append(f"{member.id}: {error}")
             return []
-
-    def _lost(self, member: Member) -> list[str]:
-        saved = self.server.home / ".clincus/sessions-claude" / member.session_id
-        talk = "".join(path.read_text() for path in saved.rglob("*.jsonl")) if saved.is_dir() else ""
-        if member.is_clone:
-            end = time.monotonic() + BACK_WITHIN
-            while True:
-                self.server.post(f"/api/sessions/{member.id}/resume", timeout=PATIENCE)
-                fetched = self.server.post(f"/api/sessions/{member.id}/fetch", {}, timeout=PATIENCE)
-                if fetched.status != 503 or time.monotonic() > end:
-                    break
-                time.sleep(WORK_PAUSE)
-            if fetched.status != 200:
-                self.unseen.append(f"{member.id}: cannot be fetched: {fetched.json.get('error')}")
-                return []
-            written = git(member.folder, "show", f"{fetched.json['branch']}:told") if member.told else ""
-        else:
-            written = (member.folder / "told").read_text() if member.told else ""
         self.sought += 2 * len(member.told)
         return [
             f"{member.id}: {words} is not in {where}"
@@ -312,8 +233,22 @@ class Run:
             if f"{words}\n" not in f"{text}\n".replace('"}', "\n")
         ]
 
+    def written(self, member: Member) -> str:
+        """What this host has of the file that a session wrote. Raises AssertionError if a clone cannot be fetched."""
+        if not member.is_clone:
+            return (member.folder / "told").read_text()
+        end = time.monotonic() + BACK_WITHIN
+        while True:
+            self.server.post(f"/api/sessions/{member.id}/resume", timeout=PATIENCE)
+            fetched = self.server.post(f"/api/sessions/{member.id}/fetch", {}, timeout=PATIENCE)
+            if fetched.status != 503 or time.monotonic() > end:
+                break
+            time.sleep(WORK_PAUSE)
+        assert fetched.status == 200, f"cannot be fetched: {fetched.json.get('error')}"
+        return programs.git(member.folder, "show", f"{fetched.json['branch']}:told")
 
-def at_rest(process: Process) -> tuple[float, float, float]:
+
+def at_rest(process: Process) -> tuple[float, ...]:
     """Memory in MB, threads and descriptors once the server has given back what it needed before.
 
     A save or a look at all sessions takes some MB for a moment, so the lowest of several looks counts.
@@ -323,8 +258,7 @@ def at_rest(process: Process) -> tuple[float, float, float]:
     for _ in range(LOOKS):
         seen.append((process.own_memory, process.threads, process.descriptors))
         time.sleep(LOOK_PAUSE)
-    memory, threads, descriptors = map(min, zip(*seen))
-    return memory, threads, descriptors
+    return tuple(map(min, zip(*seen)))
 
 
 def measure(made: House, results: Results, options: argparse.Namespace) -> None:
@@ -332,114 +266,61 @@ def measure(made: House, results: Results, options: argparse.Namespace) -> None:
     with server_with_engine(made, CONFIG) as (server, _):
         run, process = Run(made, server, options), Process(server.process.pid)
         run.start()
-        honest, hostile = run.party("honest"), run.party("hostile")
         before = at_rest(process)
-        print(f"{len(honest)} honest and {len(hostile)} hostile sessions; the server takes {before}", flush=True)
         calm = run.load(options.minutes / 2)
         warm = at_rest(process)
-        for member in hostile:
+        for member in run.hostile:
             run.attack(member)
         beside = run.load(options.minutes)
-        print(f"at the end of the load: {process.own_memory, process.threads, process.descriptors}", flush=True)
-        for member in honest:
+        for member in run.honest:
             run.stop(member)
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            ends = list(pool.map(run.end, hostile))
-            lost = [words for found in pool.map(run.lost, honest) for words in found]
-        for member in honest:
+            ends = list(pool.map(run.end, run.hostile))
+            lost = [words for found in pool.map(run.lost, run.honest) for words in found]
+        for member in run.honest:
             with run.noting(f"resume {member.id}"):
-                run.server.post(f"/api/sessions/{member.id}/resume", timeout=PATIENCE)
-        after = at_rest(process)
-        results.add(*rows(run, (calm, beside), lost, ends, (before, warm, after)))
-        print(f"  {dict(run.statuses)}")
-        for line in [*run.failures[:40], *run.unseen[:20], *lost[:20]]:
-            print(f"  {line}")
-        for phase, seen in (("calm", calm), ("beside attacks", beside)):
-            slowest = sorted((one for party in seen.answers.values() for one in party), reverse=True)[:15]
-            print(f"  slowest, {phase}:", *slowest, sep="\n    ")
-        for member in run.members:
+                server.post(f"/api/sessions/{member.id}/resume", timeout=PATIENCE)
+        results.add(*rows(run, calm, beside), *end_rows(run, lost, ends))
+        for what, then, calm_one, now in zip(("memory", "threads", "descriptors"), before, warm, at_rest(process)):
+            words = f"the bound is from before the load, {then:.1f}; held against the time after the calm half"
+            unit = "MB" if what == "memory" else ""
+            results.add(Row(f"hostile: {what} afterwards", unit, now, then * 1.1 + 2, calm_one, note=words))
+        print(*run.failures[:40], *run.unseen[:20], *lost[:20], sep="\n  ")
+        for member in run.honest + run.hostile:
             with run.noting("delete"):
                 delete(server, member.id)
 
 
-def work_threads(run: Run, honest: Sequence[Member]) -> list[threading.Thread]:
-    return [threading.Thread(target=run.work, args=(honest[which::4],)) for which in range(4) if honest[which::4]]
+def rows(run: Run, calm: Seen, beside: Seen) -> Iterator[Row]:
+    """The rows of the calm phase and of that beside attacks: the longest of each kind, and the median."""
+    note = f"{len(run.honest)} honest and {len(run.hostile)} hostile sessions, {run.options.minutes:g} minutes"
 
+    def pair(what: str, ours: list[float], bare: list[float], goal: float, words: str) -> Iterator[Row]:
+        ours, bare = ours or [0.0], bare or [0.0]
+        p99 = f"p99 {percentile(ours, 0.99):.2f} s of {len(ours)}"
+        yield Row(f"hostile: longest {what}", "s", max(ours), goal, max(bare), note=f"{words}; {p99}")
+        yield Row(f"hostile: p50 of it, {what}", "s", percentile(ours, 0.5), None, percentile(bare, 0.5))
 
-def waited_for_a_core() -> float:
-    """Seconds since the start of the machine in which some program waited for a core (PSI); 0 on an old kernel."""
-    with contextlib.suppress(OSError, AttributeError):
-        return int(re.search(r"some .*total=(\d+)", Path("/proc/pressure/cpu").read_text())[1]) / 1e6  # type: ignore[index]
-    return 0.0
-
-
-def rows(
-    run: Run,
-    phases: tuple[Seen, Seen],
-    lost: Sequence[str],
-    ends: Sequence[tuple[float, str]],
-    taken: tuple[Sequence[float], Sequence[float], Sequence[float]],
-) -> Iterator[Row]:
-    """The rows of the table: of two phases, calm and beside attacks, and of what the server took around them."""
-    calm, beside = phases
-    honest, hostile = run.party("honest"), run.party("hostile")
-    note = f"{len(honest)} honest and {len(hostile)} hostile sessions, {run.options.minutes:g} minutes"
     for party, samples in beside.answers.items():
-        seconds, baselines = beside.seconds(party), calm.seconds(party)
-        late = Counter(path.rpartition("/")[2] for one, path in samples if one > ANSWER)
-        words = f"{note}; p50 {percentile(seconds, 0.5) * 1000:.0f} ms, p99 {percentile(seconds, 0.99):.2f} s of "
-        more = f"{len(seconds)}; over {ANSWER:g} s: {dict(late) or 'none'}"
-        yield Row(
-            f"hostile: longest answer of the API, {party}", "s", max(seconds), ANSWER, max(baselines), note=words + more
-        )
-        yield Row(
-            f"hostile: p50 of the answers, {party}", "s", percentile(seconds, 0.5), None, percentile(baselines, 0.5)
-        )
-    stops, calm_stops = beside.stops or [0.0], calm.stops or [0.0]
-    words = (
-        f"{len(stops)} stops, p50 {percentile(stops, 0.5):.2f} s, {sum(one > STOP for one in stops)} over {STOP:g} s"
-    )
-    yield Row("hostile: longest stop of an honest session", "s", max(stops), STOP, max(calm_stops), note=words)
-    yield Row(
-        "hostile: p50 of the stops of honest sessions", "s", percentile(stops, 0.5), None, percentile(calm_stops, 0.5)
-    )
-    commands, calm_commands = beside.commands or [0.0], calm.commands or [0.0]
-    words = f"p50 {percentile(commands, 0.5):.2f} s, in the calm half {percentile(calm_commands, 0.5):.2f} s"
-    words += f"; some program waited for a core in {beside.pressure:.0%} of the time, calm {calm.pressure:.0%}"
-    longest = "hostile: longest command in an honest container, past the server"
-    yield Row(longest, "s", max(commands), None, max(calm_commands), note=words)
-    told = 2 * sum(len(member.told) for member in honest)
-    words = f"of {run.sought} that were looked for, of {told}"
-    yield Row("hostile: honest works that are lost", "", len(lost), 0, note=words)
-    words = "; ".join(run.unseen[:3])
-    yield Row("hostile: honest sessions that could not be looked into", "", len(run.unseen), 0, note=words)
-    yield Row("hostile: other failures", "", len(run.failures), 0, note="; ".join(run.failures[:3]))
+        late = dict(Counter(path.rpartition("/")[2] for seconds, path in samples if seconds > ANSWER))
+        ours, bare = ([seconds for seconds, _ in seen.answers[party]] for seen in (beside, calm))
+        words = f"{note}; over {ANSWER:g} s: {late or 'none'}"
+        yield from pair(f"answer of the API, {party}", ours, bare, ANSWER, words)
+    late_stops = f"{sum(one > STOP for one in beside.stops)} over {STOP:g} s"
+    yield from pair("stop of an honest session", beside.stops, calm.stops, STOP, late_stops)
+
+
+def end_rows(run: Run, lost: Sequence[str], ends: Sequence[tuple[float, str]]) -> Iterator[Row]:
+    """The rows of what was lost or went wrong."""
+    told = 2 * sum(len(member.told) for member in run.honest)
     kinds = "; ".join(f"{kind} {seconds:.1f} s" for seconds, kind in sorted(ends, reverse=True)[:8])
+    note = f"of {run.sought} that were looked for, of {told}"
+    yield Row("hostile: honest works that are lost", "", len(lost), 0, note=note)
+    note = "; ".join(run.unseen[:3])
+    yield Row("hostile: honest sessions that could not be looked into", "", len(run.unseen), 0, note=note)
+    yield Row("hostile: other failures", "", len(run.failures), 0, note="; ".join(run.failures[:3]))
     yield Row("hostile: longest forced delete of a hostile session", "s", max(ends)[0] if ends else 0.0, note=kinds)
-    for what, unit, then, calm_one, now in zip(("memory", "threads", "descriptors"), ("MB", "", ""), *taken):
-        words = f"the bound is from before the load, {then:.1f}; held against the time after the calm half"
-        yield Row(f"hostile: {what} afterwards", unit, now, then * 1.1 + 2, calm_one, note=words)
-
-
-def options_of(words: list[str] | None = None) -> argparse.Namespace:
-    """What is asked for on the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("--minutes", type=float, default=20)
-    parser.add_argument("--sessions", type=int, default=200)
-    parser.add_argument("--rate", type=float, default=5, help="requests a second")
-    parser.add_argument("--write", type=Path, help="where to write the result as JSON")
-    return parser.parse_args(words)
-
-
-def main() -> None:
-    options = options_of()
-    results = Results(options.write)
-    print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    with house() as made, results.part("hostile"):
-        measure(made, results, options)
-    print(f"load of the machine: {os.getloadavg()[0]:.1f}")
-    sys.exit(1 if results.run().failed else 0)
 
 
 if __name__ == "__main__":
-    main()
+    run_alone(__doc__, measure, minutes=20.0, sessions=200, rate=5.0)

@@ -1,9 +1,4 @@
-"""Measure the server: its start, listings, create, stop and resume, and what it takes at rest. Asserts nothing.
-
-    python tests/bench/bench_server.py
-
-As root it starts an Incus of its own, as the tests do. CLINCUS_TEST_PROGRAM=dist/clincus.pyz measures the archive.
-"""
+"""The server: its start, listings, create, stop and resume, and what it takes at rest. bench_all.py runs it."""
 
 from __future__ import annotations
 
@@ -12,7 +7,6 @@ import http.client
 import itertools
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -21,9 +15,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NamedTuple
-
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
 import clincus
 from tests import programs
@@ -34,9 +25,9 @@ from tests.bench.measuring import (
     Process,
     Spent,
     at_once,
+    create_seconds,
     delete,
     in_turns,
-    main,
     median_ratio,
     timed,
 )
@@ -53,15 +44,15 @@ NUMBERS = itertools.count(1)
 # -- The start
 
 
-def starts(results: Results) -> None:
+def starts(made: House, results: Results) -> None:
     """The program's start, to the version and to the first answer, beside Python's own; and the archive's size."""
-    python, program = [sys.executable, "-I"], programs.program()
+    program = programs.program()
 
     def run(*argv: str) -> Callable[[], float]:
         return lambda: timed(lambda: subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, capture_output=True))
 
     run(*program, "version")()  # unpacks the archive, once
-    bare, version = in_turns(2 * STARTS, run(*python, "-c", "pass"), run(*program, "version"))
+    bare, version = in_turns(2 * STARTS, run(sys.executable, "-I", "-c", "pass"), run(*program, "version"))
     with tempfile.TemporaryDirectory() as home:
         first = first_answer(program, home)  # unpacks and compiles there
         answers = [first_answer(program, home) for _ in range(STARTS)]
@@ -79,13 +70,11 @@ def first_answer(program: list[str], home: str) -> float:
 
     Python keeps what it has compiled, as for a person, also where the machine's tests forbid it.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = programs.free_port()
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | {"HOME": home}
     began = time.perf_counter()
-    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen([*program, "serve", "--port", str(port)], env=environ, **quiet) as process:  # type: ignore[call-overload]
+    argv, null = [*program, "serve", "--port", str(port)], subprocess.DEVNULL
+    with subprocess.Popen(argv, env=environ, stdin=null, stdout=null, stderr=null) as process:
         while True:
             connection = http.client.HTTPConnection("127.0.0.1", port)
             try:
@@ -114,26 +103,32 @@ class Constant(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.send_response(200)
-        self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(self.body)))
         self.end_headers()
         self.wfile.write(self.body)
 
 
 @contextlib.contextmanager
-def constant_server(body: bytes) -> Iterator[tuple[str, int]]:
-    """A bare server of Python's own that answers a constant, in a process of its own; its address."""
-    handler = type("Handler", (Constant,), {"body": body, "log_message": lambda *_: None})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+def forked(server: ThreadingHTTPServer) -> Iterator[int]:
+    """Let a server of Python's own serve in a process of its own; the process."""
     child = os.fork()
     if child == 0:
         server.serve_forever()
     server.socket.close()
     try:
-        yield "127.0.0.1", server.server_port
+        yield child
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)
+
+
+@contextlib.contextmanager
+def constant_server(body: bytes) -> Iterator[tuple[str, int]]:
+    """A bare server that answers a constant; its address."""
+    handler = type("Handler", (Constant,), {"body": body, "log_message": lambda *_: None})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    with forked(server):
+        yield "127.0.0.1", server.server_port
 
 
 def listing(server: programs.Server) -> tuple[list[float], list[float], int]:
@@ -151,11 +146,8 @@ def listing(server: programs.Server) -> tuple[list[float], list[float], int]:
 
 def one_connection(address: tuple[str, int]) -> float:
     """The median seconds of the listings of a fresh connection."""
-    client = Client(*address)
-    try:
+    with contextlib.closing(Client(*address)) as client:
         return statistics.median(client.get("/api/sessions")[0] for _ in range(REQUESTS))
-    finally:
-        client.close()
 
 
 def settle(server: programs.Server) -> None:
@@ -170,23 +162,18 @@ def settle(server: programs.Server) -> None:
 
 
 def many(made: House, results: Results, counts: Sequence[int] = COUNTS) -> None:
-    """What a fresh server takes that finds more and more running sessions: the list, memory, and an event's way.
-
-    The sessions are counted in the list that was measured.
-    """
+    """What a fresh server takes that finds more and more running sessions, which are counted in the measured list."""
     for wanted in counts:
         made.sessions(wanted)
         with made.server() as server:
             settle(server)
-            count = len(server.get("/api/sessions").json)
+            what = f"{len(server.get('/api/sessions').json)} sessions"
             ours, bare, size = listing(server)
-            row = Row.of(
-                f"GET /api/sessions p50, {count} sessions", "s", ours, 1.5, baselines=bare, compare="times",
-                note=f"{size:,} bytes",
-            )  # fmt: skip
-            process = Process(server.process.pid)
-            found = several(process)
-            results.add(row, Row.of(f"memory of the server, {count} sessions", "MB", found))
+            row = {"baselines": bare, "compare": "times", "note": f"{size:,} bytes"}
+            results.add(
+                Row.of(f"GET /api/sessions p50, {what}", "s", ours, 1.5, **row),
+                Row.of(f"memory of the server, {what}", "MB", several(Process(server.process.pid))),
+            )
 
 
 def several(process: Process) -> list[float]:
@@ -204,14 +191,10 @@ def several(process: Process) -> list[float]:
 class Baseline:
     """Bare containers with the description that a session's was launched with."""
 
-    def __init__(self, made: House, server: programs.Server) -> None:
+    def __init__(self, made: House, server: programs.Server, count: int = 1) -> None:
+        """Take the descriptions of so many sessions: the wall lets no two run that have one session's."""
         self._incus = made.bed.incus
         self._parts: dict[str, list[float]] = {}  # the seconds of each command, by its word
-        self._descriptions: list[bytes] = []
-        self.describe(made, server, 1)
-
-    def describe(self, made: House, server: programs.Server, count: int) -> None:
-        """Take the descriptions of so many sessions: the wall lets no two run that have one session's."""
         ids: list[str] = []
         at_once(count, lambda number: ids.append(server.create(made.workspace(910 + number))["id"]))
         self._descriptions = [self._describe(id) for id in ids]
@@ -219,28 +202,28 @@ class Baseline:
 
     def _describe(self, id: str) -> bytes:
         instance = self._incus.query(f"/1.0/instances/{id}")
-        own = {key: value for key, value in instance["config"].items() if not key.startswith(("volatile.", "image."))}
         # Without labels it is no session: the server would look at it.
-        config = {key: value for key, value in own.items() if not key.startswith(clincus.LABEL)}
+        left_out = ("volatile.", "image.", clincus.LABEL)
+        config = {key: value for key, value in instance["config"].items() if not key.startswith(left_out)}
         return json.dumps({"config": config, "devices": instance["devices"]}).encode()
 
     def incus(self, *words: str, stdin: bytes = b"") -> None:
         began = time.perf_counter()
         done = subprocess.run(["incus", *words], input=stdin, check=False, capture_output=True)
         self._parts.setdefault(words[0], []).append(time.perf_counter() - began)
-        if done.returncode != 0:
-            log = subprocess.run(["incus", "info", words[-1], "--show-log"], capture_output=True, check=False).stdout
-            raise AssertionError(f"incus {words}: {done.stderr.decode()}\n{log.decode()[-2000:]}")
+        assert done.returncode == 0, f"incus {words}: {done.stderr.decode()}"
 
     def words(self, *commands: str) -> str:
         """What its last commands took, five of each at most."""
         taken = {command: statistics.median(self._parts[command][-5:]) * 1000 for command in commands}
         return "in the baseline " + ", ".join(f"{command} takes {amount:.0f} ms" for command, amount in taken.items())
 
-    def launch(self, name: str, which: int = 0) -> None:
-        """One bare `incus launch` and one `incus exec`."""
+    def launch(self, which: int = 0) -> str:
+        """One bare `incus launch` and one `incus exec`; the name of the container."""
+        name = f"bare-{next(NUMBERS)}"
         self.incus("launch", "--quiet", "clincus", name, stdin=self._descriptions[which])
         self.first_command(name)
+        return name
 
     def first_command(self, name: str) -> None:
         """What a session's start does at least in its container."""
@@ -251,107 +234,104 @@ class Baseline:
         self.incus("delete", "--force", name)
 
 
-def creates(
-    made: House, server: programs.Server, baseline: Baseline, rounds: int = CREATES
-) -> tuple[list[float], list[float]]:
-    """Seconds of creates one at a time, and of their baseline."""
-
-    def ours() -> float:
-        began = time.perf_counter()
-        session = server.create(made.workspace(901))
-        taken = time.perf_counter() - began
-        delete(server, session["id"])
-        return taken
-
-    def bare() -> float:
-        name = f"bare-{next(NUMBERS)}"
-        taken = timed(lambda: baseline.launch(name))
-        baseline.delete(name)
-        return taken
-
-    found = in_turns(rounds, ours, bare)
-    return found[0], found[1]
+@contextlib.contextmanager
+def beside_bare(made: House, count: int = 1) -> Iterator[tuple[programs.Server, Baseline]]:
+    """A server without other sessions, and bare containers like those of so many."""
+    made.sessions(0)
+    with made.server() as server:
+        yield server, Baseline(made, server, count)
 
 
-def one_at_a_time(made: House, server: programs.Server, baseline: Baseline, results: Results) -> None:
+def one_at_a_time(made: House, results: Results) -> None:
     """The row of single creates."""
-    creates(made, server, baseline, 1)  # the first of a bed is slower
-    spent = Spent(server)
-    ours, bare = creates(made, server, baseline)
-    note = f"ratio of pairs, median: {median_ratio(ours, bare):.2f}; each with its delete took {spent.words(len(ours))}"
-    note += "; " + baseline.words("launch", "exec")
-    results.add(Row.of("create to running", "s", ours, 1.10, baselines=bare, compare="times", note=note))
+    with beside_bare(made) as (server, baseline):
+
+        def bare() -> float:
+            began = time.perf_counter()
+            name = baseline.launch()
+            taken = time.perf_counter() - began
+            baseline.delete(name)
+            return taken
+
+        works = (lambda: create_seconds(server, made.workspace(901)), bare)
+        in_turns(1, *works)  # the first of a bed is slower
+        spent = Spent(server)
+        ours, others = in_turns(CREATES, *works)
+        note = f"ratio of pairs, median: {median_ratio(ours, others):.2f}; each with its delete took "
+        note += f"{spent.words(len(ours))}; {baseline.words('launch', 'exec')}"
+        results.add(Row.of("create to running", "s", ours, 1.10, baselines=others, compare="times", note=note))
 
 
-def ten_at_once(made: House, server: programs.Server, baseline: Baseline, results: Results) -> None:
+def ten_at_once(made: House, results: Results) -> None:
     """Ten creates that begin together, beside ten bare ones."""
+    with beside_bare(made, AT_ONCE) as (server, baseline):
 
-    def ours() -> float:
-        ids: list[str] = []
-        taken = at_once(AT_ONCE, lambda number: ids.append(server.create(made.workspace(910 + number))["id"]))
-        at_once(AT_ONCE, lambda number: delete(server, ids[number]))
-        return taken
+        def ours() -> float:
+            ids: list[str] = []
+            taken = at_once(AT_ONCE, lambda number: ids.append(server.create(made.workspace(910 + number))["id"]))
+            at_once(AT_ONCE, lambda number: delete(server, ids[number]))
+            return taken
 
-    def bare() -> float:
-        names = [f"bare-{next(NUMBERS)}" for _ in range(AT_ONCE)]
-        taken = at_once(AT_ONCE, lambda number: baseline.launch(names[number], number))
-        at_once(AT_ONCE, lambda number: baseline.delete(names[number]))
-        return taken
+        def bare() -> float:
+            names: list[str] = []
+            taken = at_once(AT_ONCE, lambda number: names.append(baseline.launch(number)))
+            at_once(AT_ONCE, lambda number: baseline.delete(names[number]))
+            return taken
 
-    baseline.describe(made, server, AT_ONCE)
-    spent = Spent(server)
-    one, other = in_turns(TENS, ours, bare)
-    note = f"the baseline is ten bare ones at once; with its delete each took {spent.words(TENS * AT_ONCE)}"
-    results.add(Row.of("create to running, ten at once", "s", one, 1.25, baselines=other, compare="times", note=note))
+        spent = Spent(server)
+        one, other = in_turns(TENS, ours, bare)
+        note = f"the baseline is ten bare ones at once; with its delete each took {spent.words(TENS * AT_ONCE)}"
+        figure = "create to running, ten at once"
+        results.add(Row.of(figure, "s", one, 1.25, baselines=other, compare="times", note=note))
 
 
-def stop_and_resume(made: House, server: programs.Server, baseline: Baseline, results: Results) -> None:
+def stop_and_resume(made: House, results: Results) -> None:
     """Stop and save, and resume, beside `incus stop`, and `incus start` with one command."""
-    id = server.create(made.workspace(902), persistent=True)["id"]
-    bare = f"bare-{next(NUMBERS)}"
-    baseline.launch(bare)
-    time.sleep(2)
-
-    def resume() -> None:
-        answer = server.post(f"/api/sessions/{id}/resume", timeout=120)
-        assert answer.status == 200, answer.body
-
-    def start() -> None:
-        baseline.incus("start", bare)
-        baseline.first_command(bare)
-
-    spent = Spent(server)
-    stops, bare_stops, resumes, bare_starts = in_turns(
-        STOPS,
-        lambda: timed(lambda: server.delete(f"/api/sessions/{id}", timeout=120)),
-        lambda: timed(lambda: baseline.incus("stop", bare)),
-        lambda: timed(resume),
-        lambda: timed(start),
-    )
-    note = f"a stop with its resume took {spent.words(STOPS)}; " + baseline.words("stop", "start", "exec")
-    baseline.delete(bare)
-    delete(server, id)
-    for figure, one, other in (("stop and save", stops, bare_stops), ("resume", resumes, bare_starts)):
-        results.add(Row.of(figure, "s", one, 1.15, baselines=other, compare="times", note=note))
-
-
-def deletes(made: House, server: programs.Server, baseline: Baseline, results: Results) -> None:
-    """A delete of a running session, beside `incus delete --force` of a bare container."""
-
-    def ours() -> float:
-        id = server.create(made.workspace(904))["id"]
-        time.sleep(2)  # its first look and checkpoint are over
-        return timed(lambda: delete(server, id))
-
-    def bare() -> float:
-        name = f"bare-{next(NUMBERS)}"
-        baseline.launch(name)
+    with beside_bare(made) as (server, baseline):
+        id = server.create(made.workspace(902), persistent=True)["id"]
+        bare = baseline.launch()
         time.sleep(2)
-        return timed(lambda: baseline.delete(name))
 
-    one, other = in_turns(STOPS, ours, bare)
-    note = f"ratio of pairs, median: {median_ratio(one, other):.2f}"
-    results.add(Row.of("delete", "s", one, 1.2, baselines=other, compare="times", note=note))
+        def resume() -> None:
+            answer = server.post(f"/api/sessions/{id}/resume", timeout=120)
+            assert answer.status == 200, answer.body
+
+        def start() -> None:
+            baseline.incus("start", bare)
+            baseline.first_command(bare)
+
+        spent = Spent(server)
+        stops, bare_stops, resumes, bare_starts = in_turns(
+            STOPS,
+            lambda: timed(lambda: server.delete(f"/api/sessions/{id}", timeout=120)),
+            lambda: timed(lambda: baseline.incus("stop", bare)),
+            lambda: timed(resume),
+            lambda: timed(start),
+        )
+        note = f"a stop with its resume took {spent.words(STOPS)}; {baseline.words('stop', 'start', 'exec')}"
+        baseline.delete(bare)
+        delete(server, id)
+        for figure, one, other in (("stop and save", stops, bare_stops), ("resume", resumes, bare_starts)):
+            results.add(Row.of(figure, "s", one, 1.15, baselines=other, compare="times", note=note))
+
+
+def deletes(made: House, results: Results) -> None:
+    """A delete of a running session, beside `incus delete --force` of a bare container."""
+    with beside_bare(made) as (server, baseline):
+
+        def ours() -> float:
+            id = server.create(made.workspace(904))["id"]
+            time.sleep(2)  # its first look and checkpoint are over
+            return timed(lambda: delete(server, id))
+
+        def bare() -> float:
+            name = baseline.launch()
+            time.sleep(2)
+            return timed(lambda: baseline.delete(name))
+
+        one, other = in_turns(STOPS, ours, bare)
+        note = f"ratio of pairs, median: {median_ratio(one, other):.2f}"
+        results.add(Row.of("delete", "s", one, 1.2, baselines=other, compare="times", note=note))
 
 
 # -- At rest
@@ -369,36 +349,6 @@ while True:
 """
 
 
-@contextlib.contextmanager
-def bare_polling(home: str) -> Iterator[Process]:
-    """A bare Python that looks at the files of a server's configuration as often as that does."""
-    paths = clincus.config_files({"HOME": home})
-    with subprocess.Popen([sys.executable, "-I", "-c", BARE_POLLING, *paths]) as process:
-        try:
-            yield Process(process.pid)
-        finally:
-            process.kill()
-
-
-class Rest(NamedTuple):
-    """What a server took while nobody asked it for anything, and a bare Python beside it."""
-
-    own: float  # seconds of CPU
-    others: float  # the same of its children
-    woken: float
-    bare: float
-    bare_woken: float
-
-
-def rest(server: programs.Server, bare: Process, minutes: float) -> tuple[Rest, str]:
-    """What some minutes took, and the same in words."""
-    process = Process(server.process.pid)
-    spent, woken, before = Spent(server), process.wake_ups, (bare.exact_seconds, bare.wake_ups)
-    time.sleep(minutes * 60)
-    took = process.wake_ups - woken, bare.exact_seconds - before[0], bare.wake_ups - before[1]
-    return Rest(*spent.seconds(), *took), spent.words()
-
-
 def idle(made: House, results: Results, *, count: int = RUNNING, minutes: int = LEAST_RUNS) -> None:
     """What a server that finds running sessions takes in a minute at rest, once each of them has had its first save.
 
@@ -406,45 +356,34 @@ def idle(made: House, results: Results, *, count: int = RUNNING, minutes: int = 
     caches takes several times what it takes on a busy one.
     """
     made.sessions(count)
-    with made.server() as server, bare_polling(str(made.folder)) as bare:
-        process = Process(server.process.pid)
-        count = len(server.get("/api/sessions").json)
-        time.sleep(SETTLED)
-        _, saving = rest(server, bare, SAVES)
-        found = [rest(server, bare, 1)[0] for _ in range(minutes)]
-        own, others, woken, bare_own, bare_woken = (list(values) for values in zip(*found))
-        what = f"idle, {count} sessions"
-        note = f"the {SAVES} minutes before, with the first save of each session, took {saving}"
-        a_second = [number / 60 for number in woken], [number / 60 for number in bare_woken]
-        results.add(
-            Row.of(f"{what}: CPU of the server in a minute", "s", own, 0.03, baselines=bare_own, note=note),
-            Row(f"{what}: CPU of its `incus` commands in a minute", "s", sum(others) / minutes,
-                note=f"of {minutes} minutes together, as the kernel counts it in steps of 10 ms"),
-            Row.of(f"{what}: wake-ups a second", "", a_second[0], 2, baselines=a_second[1]),
-            Row.of(f"{what}: memory", "MB", several(process), 25, baselines=several(bare),
-                   note=f"{process.threads} threads"),
-        )  # fmt: skip
+    paths = clincus.config_files({"HOME": str(made.folder)})
+    argv = [sys.executable, "-I", "-c", BARE_POLLING, *paths]
+    with made.server() as server, subprocess.Popen(argv) as polling:
+        try:
+            results.add(*rest(server, Process(polling.pid), minutes))
+        finally:
+            polling.kill()
 
 
-Life = Callable[[House, programs.Server, Baseline, Results], object]
-
-
-def lives(made: House, results: Results, *works: Life) -> None:
-    """Rows of a session's life, on a server without other sessions."""
-    made.sessions(0)
-    with made.server() as server:
-        baseline = Baseline(made, server)
-        for work in works:
-            work(made, server, baseline, results)
-
-
-def measure(made: House, results: Results) -> None:
-    """All of it, alone."""
-    starts(results)
-    lives(made, results, one_at_a_time, ten_at_once, stop_and_resume, deletes)
-    many(made, results, COUNTS[:2])
-    idle(made, results)
-
-
-if __name__ == "__main__":
-    main(measure)
+def rest(server: programs.Server, bare: Process, minutes: int) -> Iterator[Row]:
+    """The rows of a server at rest."""
+    ours = Process(server.process.pid)
+    what = f"idle, {len(server.get('/api/sessions').json)} sessions"
+    time.sleep(SETTLED)
+    saving = Spent(server)
+    time.sleep(SAVES * 60)
+    note = f"the {SAVES} minutes before, with the first save of each session, took {saving.words()}"
+    found: list[tuple[float, ...]] = []
+    for _ in range(minutes):
+        spent, before = Spent(server), (ours.wake_ups, bare.exact_seconds, bare.wake_ups)
+        time.sleep(60)
+        after = (ours.wake_ups, bare.exact_seconds, bare.wake_ups)
+        found.append((*spent.seconds(), *(now - then for now, then in zip(after, before))))
+    own, others, woken, bare_own, bare_woken = (list(values) for values in zip(*found))
+    a_second = [[number / 60 for number in numbers] for numbers in (woken, bare_woken)]
+    counted = f"of {minutes} minutes together, as the kernel counts it in steps of 10 ms"
+    threads = f"{ours.threads} threads"
+    yield Row.of(f"{what}: CPU of the server in a minute", "s", own, 0.03, baselines=bare_own, note=note)
+    yield Row(f"{what}: CPU of its `incus` commands in a minute", "s", sum(others) / minutes, note=counted)
+    yield Row.of(f"{what}: wake-ups a second", "", a_second[0], 2, baselines=a_second[1])
+    yield Row.of(f"{what}: memory", "MB", several(ours), 25, baselines=several(bare), note=threads)

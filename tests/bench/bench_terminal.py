@@ -1,10 +1,7 @@
-"""Measure what a terminal costs through the server, against the same program on a bare pseudo-terminal.
-
-    python tests/bench/bench_terminal.py [--quick]
+"""What a terminal costs through the server, against the same program on a bare pseudo-terminal. bench_all.py runs it.
 
 Keys and floods go through a local program and through `incus exec`, by a server in a process of its own that has
-nothing but the terminal's bridge. What it takes to open a terminal, and its memory, are of the whole server. Asserts
-nothing. As root it starts an Incus of its own, as the tests do.
+nothing but the terminal's bridge. What it takes to open a terminal, and its memory, are of the whole server.
 """
 
 from __future__ import annotations
@@ -15,10 +12,9 @@ import select
 import socket
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,21 +24,19 @@ from websockets.client import ClientProtocol
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
-
 import clincus
 from clincus_features import turns
 from tests import programs
-from tests.bench.figures import Results, Row, Series
-from tests.bench.measuring import House, Process, in_turns, main, percentile
+from tests.bench.bench_server import forked
+from tests.bench.figures import Results, Row
+from tests.bench.measuring import House, Process, in_turns, percentile
 
 ROUNDS, KEYS = 5, 1000
 FLOOD_SIZE = 50_000_000
 OPENS = 15
-TERMINALS = (1, 5, 10, 25, 50, 100)
+TERMINALS = (1, 10, 100)
 SESSIONS = 10  # that have them
 SHELL_KEYS = 60
-TOGETHER = 20
 SIZE = clincus.TerminalSize(80, 24)
 RAW = "stty raw -echo; echo ready;"
 
@@ -92,28 +86,21 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-class BridgeServer:
-    """A server of terminals and nothing else, in a process of its own."""
+class BridgeServer(ThreadingHTTPServer):
+    """A server of terminals and nothing else."""
 
     def __init__(self, **argvs: list[str]) -> None:
         handler = type("Programs", (Handler,), {"programs": {f"/{name}": argv for name, argv in argvs.items()}})
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.address = ("127.0.0.1", server.server_port)
-        self.pid = os.fork()
-        if self.pid == 0:
-            turns.install(clincus.Extensions())
-            server.serve_forever()
-        server.socket.close()
+        super().__init__(("127.0.0.1", 0), handler)
 
-    @property
-    def seconds(self) -> float:
-        """CPU seconds of it alone, without those of the programs."""
-        ticks = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
-        return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+    def serve_forever(self, poll_interval: float = 0.5) -> None:
+        """Serve, with the turns that a server takes."""
+        turns.install(clincus.Extensions())
+        super().serve_forever(poll_interval)
 
-    def close(self) -> None:
-        os.kill(self.pid, 9)
-        os.waitpid(self.pid, 0)
+    def open(self, name: str) -> ServedTerminal:
+        """A terminal with one of the programs."""
+        return ServedTerminal(("127.0.0.1", self.server_port), f"/{name}")
 
 
 class ServedTerminal:
@@ -156,7 +143,6 @@ class ServedTerminal:
 
 
 Terminal = Callable[[], "BareTerminal | ServedTerminal"]
-Rounds = list[list[float]]
 
 
 # -- Keys
@@ -214,37 +200,24 @@ def flooding(open_terminal: Terminal) -> Iterator[None]:
 def keys(name: str, echo: list[str], flood: list[str], results: Results, count: int = KEYS) -> None:
     """The rows of a key's echo, alone and beside a terminal that floods."""
     server = BridgeServer(echo=echo, flood=flood)
-    ours: Terminal = lambda: ServedTerminal(server.address, "/echo")  # noqa: E731
-    bare: Terminal = lambda: BareTerminal(echo)  # noqa: E731
-    served_flood: Terminal = lambda: ServedTerminal(server.address, "/flood")  # noqa: E731
-    # For each place the rounds of the server and of the bare terminal: each is the seconds of its keys.
-    times: dict[str, tuple[Rounds, Rounds]] = {"alone": ([], []), "beside a flood": ([], [])}
-    threads: dict[str, list[ThreadTimes]] = {place: [] for place in times}
-
-    def served_times(place: str) -> list[float]:
-        threads[place].append(thread := ThreadTimes(server.pid))
-        return echo_times(ours(), count, thread.look)
-
-    for _ in range(ROUNDS):
-        times["alone"][0].append(served_times("alone"))
-        times["alone"][1].append(echo_times(bare(), count))
-        with flooding(served_flood):
-            times["beside a flood"][0].append(served_times("beside a flood"))
-        with flooding(lambda: BareTerminal(flood)):
-            times["beside a flood"][1].append(echo_times(bare(), count))
-    server.close()
-    for place, (served, baseline) in times.items():
-        ran, waited = (statistics.median(getattr(one, what) for one in threads[place]) for what in ("ran", "waited"))
-        note = f"for each key the server's thread ran for {ran / count * 1e6:.0f} µs"
-        note += f" and waited for a core for {waited / count * 1e6:.0f} µs"
-        for share, goal in ((0.5, 0.12e-3), (0.99, 1e-3)):
-            ours, base = ([percentile(one, share) for one in rounds] for rounds in (served, baseline))
-            results.add(
-                Row.of(
-                    f"key echo {place}, {name}, p{share * 100:.0f}", "s", ours, goal, baselines=base, compare="more",
-                    note=note if share == 0.5 else "",
-                )
-            )  # fmt: skip
+    with forked(server) as pid:
+        for place in ("alone", "beside a flood"):
+            served: list[list[float]] = []
+            bare: list[list[float]] = []
+            threads: list[ThreadTimes] = []
+            for _ in range(ROUNDS):
+                with flooding(lambda: server.open("flood")) if place != "alone" else contextlib.nullcontext():
+                    threads.append(thread := ThreadTimes(pid))
+                    served.append(echo_times(server.open("echo"), count, thread.look))
+                with flooding(lambda: BareTerminal(flood)) if place != "alone" else contextlib.nullcontext():
+                    bare.append(echo_times(BareTerminal(echo), count))
+            ran, waited = (statistics.median(getattr(one, what) for one in threads) for what in ("ran", "waited"))
+            note = f"for each key the server's thread ran for {ran / count * 1e6:.0f} µs"
+            note += f" and waited for a core for {waited / count * 1e6:.0f} µs"
+            for share, goal, words in ((0.5, 0.12e-3, note), (0.99, 1e-3, "")):
+                ours, base = ([percentile(one, share) for one in rounds] for rounds in (served, bare))
+                figure = f"key echo {place}, {name}, p{share * 100:.0f}"
+                results.add(Row.of(figure, "s", ours, goal, baselines=base, compare="more", note=words))
 
 
 # -- A flood
@@ -267,27 +240,24 @@ def flood_speed(terminal: BareTerminal | ServedTerminal) -> float:
 def floods(name: str, flood: list[str], results: Results) -> None:
     """The rows of a flood: its speed, and what it costs the server."""
     server = BridgeServer(flood=flood)
-    cpu: list[float] = []
-    bare_cpu: list[float] = []
+    cpu: dict[int, list[float]] = {}
+    with forked(server) as pid:
 
-    def ours() -> float:
-        before = server.seconds
-        speed = flood_speed(ServedTerminal(server.address, "/flood"))
-        cpu.append((server.seconds - before) / FLOOD_SIZE * 100e6)
-        return speed
+        def speed(of: int, open_terminal: Terminal) -> float:
+            before = Process(of).times[0]
+            found = flood_speed(open_terminal())
+            cpu.setdefault(of, []).append((Process(of).times[0] - before) / FLOOD_SIZE * 100e6)
+            return found
 
-    def alone() -> float:
-        before = time.process_time()
-        speed = flood_speed(BareTerminal(flood))
-        bare_cpu.append((time.process_time() - before) / FLOOD_SIZE * 100e6)
-        return speed
-
-    served, bare = in_turns(ROUNDS, ours, alone)
-    server.close()
-    note = f"to read as much from the terminal alone takes {statistics.median(bare_cpu) * 1000:.0f} ms"
+        served, bare = in_turns(
+            ROUNDS,
+            lambda: speed(pid, lambda: server.open("flood")),
+            lambda: speed(os.getpid(), lambda: BareTerminal(flood)),
+        )
+    note = f"to read as much from the terminal alone takes {statistics.median(cpu[os.getpid()]) * 1000:.0f} ms"
     results.add(
         Row.of(f"flood, {name}", "MB/s", served, 0.95, baselines=bare, compare="times", at_least=True),
-        Row.of(f"server CPU per 100 MB, {name}", "s", cpu, 0.5, note=note),
+        Row.of(f"server CPU per 100 MB, {name}", "s", cpu[pid], 0.5, note=note),
     )
 
 
@@ -319,102 +289,52 @@ def first_bytes(server: programs.Server, id: str, results: Results) -> None:
     """The row of a terminal's first byte."""
     attach = attach_of(server, id)
 
-    def first(open_terminal: Terminal) -> Callable[[], float]:
-        def work() -> float:
-            time.sleep(0.2)  # the one before is gone
-            began = time.perf_counter()
-            terminal = open_terminal()
-            terminal.read()
-            taken = time.perf_counter() - began
-            terminal.close()
-            return taken
-
-        return work
+    def first(open_terminal: Terminal) -> float:
+        time.sleep(0.2)  # the one before is gone
+        began = time.perf_counter()
+        terminal = open_terminal()
+        terminal.read()
+        taken = time.perf_counter() - began
+        terminal.close()
+        return taken
 
     address = (server.host, server.port)
     ours, bare = in_turns(
-        OPENS, first(lambda: ServedTerminal(address, f"/ws/terminal/{id}")), first(lambda: BareTerminal(attach))
+        OPENS,
+        lambda: first(lambda: ServedTerminal(address, f"/ws/terminal/{id}")),
+        lambda: first(lambda: BareTerminal(attach)),
     )
     results.add(Row.of("terminal open to first byte", "s", ours, 0.015, baselines=bare, compare="more"))
 
 
-def growth(server: programs.Server, ids: list[str], results: Results, counts: Sequence[int] = TERMINALS) -> None:
-    """How keys and memory grow with terminals, and the row of a further terminal's memory.
+def growth(server: programs.Server, ids: list[str], results: Results) -> None:
+    """The rows of keys and memory beside more and more terminals, and of a further terminal's memory.
 
     The baseline of a key is the same command on a bare terminal beside as many terminals of the server, in turns.
     """
     process, attach = Process(server.process.pid), attach_of(server, ids[0], "/ws/shell/")
+    address, open_ones = (server.host, server.port), list[ServedTerminal]()
     time.sleep(2)
-    grown = Series(
-        "terminal-memory", "Memory of the server with open terminals", "MB", "memory of the server (PSS), MB",
-        "open terminals",
-    )  # fmt: skip
-    echoes = Series(
-        "terminal-echo", "Echo of a key beside open terminals, p50", "s", "time from key to echo", "open terminals",
-        base="the same incus exec without the server",
-    )  # fmt: skip
-    results.add_series(grown, echoes)
-    open_ones: list[ServedTerminal] = []
     before = process.memory
-    for wanted in counts:
+    for wanted in TERMINALS:
         while len(open_ones) < wanted:
-            id = ids[len(open_ones) % len(ids)]
-            open_ones.append(ServedTerminal((server.host, server.port), f"/ws/shell/{id}"))
+            open_ones.append(ServedTerminal(address, f"/ws/shell/{ids[len(open_ones) % len(ids)]}"))
             open_ones[-1].read()
         time.sleep(2)
-        count = len(clients_of(process.pid))
-        grown.points.append((count, [process.memory for _ in range(ROUNDS)]))
+        memory, count = process.memory, len(clients_of(process.pid))
         ours, bare = in_turns(
             ROUNDS,
-            lambda: shell_echo(ServedTerminal((server.host, server.port), f"/ws/shell/{ids[0]}")),
+            lambda: shell_echo(ServedTerminal(address, f"/ws/shell/{ids[0]}")),
             lambda: shell_echo(BareTerminal(attach)),
         )
-        echoes.points.append((count, ours))
-        echoes.baseline.append((count, bare))
+        results.add(
+            Row.of(f"key echo beside {count} terminals, p50", "s", ours, baselines=bare),
+            Row(f"memory of the server with {count} terminals", "MB", memory),
+        )
     added, count = process.memory - before, len(clients_of(process.pid))
-    close_all(server, open_ones)
-    results.add(Row("server memory per further terminal", "MB", added / count, 0.2, note=f"of {count} terminals"))
-
-
-def whole_cost(server: programs.Server, id: str, results: Results) -> None:
-    """The row of a terminal's memory with its `incus exec`, each measured as long after its start."""
-    attach, process = attach_of(server, id), Process(server.process.pid)
-
-    def clients_memory(parent: int) -> float:
-        time.sleep(5)
-        return sum(Process(pid).memory for pid in clients_of(parent)) / TOGETHER
-
-    def ours() -> float:
-        before = process.memory
-        served = [ServedTerminal((server.host, server.port), f"/ws/terminal/{id}") for _ in range(TOGETHER)]
-        for one in served:
-            one.read()
-        found = clients_memory(process.pid) + (process.memory - before) / TOGETHER
-        close_all(server, served)
-        return found
-
-    def bare() -> float:
-        terminals = [BareTerminal(attach) for _ in range(TOGETHER)]
-        for terminal in terminals:
-            terminal.read()
-        found = clients_memory(os.getpid())
-        for terminal in terminals:
-            terminal.close()
-        return found
-
-    one, other = in_turns(ROUNDS, ours, bare)
-    note = f"of {TOGETHER} at a time"
-    row = Row.of(
-        "a terminal's memory with its `incus exec`", "MB", one, 1.03, baselines=other, compare="times", note=note
-    )
-    results.add(row)
-
-
-def close_all(server: programs.Server, terminals: list[ServedTerminal]) -> None:
-    """Close terminals, and wait until nothing is left of them."""
-    for terminal in terminals:
+    for terminal in open_ones:
         terminal.close()
-    programs.wait_until(lambda: not clients_of(server.process.pid), "the terminals to end")
+    results.add(Row("server memory per further terminal", "MB", added / count, 0.2, note=f"of {count} terminals"))
 
 
 def shell_echo(terminal: BareTerminal | ServedTerminal) -> float:
@@ -452,22 +372,10 @@ def bridges(made: House, results: Results) -> None:
         made.bed.incus.run("delete", "--force", "bench")
 
 
-def whole(made: House, results: Results, *, sessions: int = SESSIONS, counts: Sequence[int] = TERMINALS) -> None:
+def whole(made: House, results: Results) -> None:
     """What needs the whole server."""
-    ids = made.sessions(sessions)
+    ids = made.sessions(SESSIONS)
     with made.server() as server:
         server.get("/api/sessions")
         first_bytes(server, ids[0], results)
-        growth(server, ids, results, counts)
-        whole_cost(server, ids[0], results)
-
-
-def measure(made: House, results: Results) -> None:
-    """All of it, alone."""
-    bridges(made, results)
-    quick = "--quick" in sys.argv
-    whole(made, results, sessions=3 if quick else SESSIONS, counts=TERMINALS[:3] if quick else TERMINALS)
-
-
-if __name__ == "__main__":
-    main(measure)
+        growth(server, ids, results)

@@ -1,4 +1,4 @@
-"""What a bench writes down: rows of the table, points of a plot, and the parts of a run, which may fail one by one."""
+"""What a bench writes down: rows of the table, and the parts of a run, which may fail one by one."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from tests import programs
 
 LEAST_RUNS = 5  # a median of fewer says nothing about its spread
 UNITS = {"s": ((1e-3, 1e6, "µs"), (1, 1e3, "ms"), (float("inf"), 1, "s"))}
+WIDTHS = (60, 11, 28, 11, 10, 20, 6)
 
 
 @dataclass(frozen=True)
@@ -51,47 +52,40 @@ class Row:
         goal: float | None = None,
         *,
         baselines: Collection[float] = (),
-        compare: str = "alone",
-        at_least: bool = False,
-        note: str = "",
+        **more: Any,
     ) -> Row:
         """The row of repeated measurements. Raises ValueError for fewer than LEAST_RUNS of them."""
-        for name, found in ((figure, values), *(((f"the baseline of {figure}", baselines),) if baselines else ())):
+        for found in (values, baselines or values):
             if len(found) < LEAST_RUNS:
-                raise ValueError(f"{name} was measured {len(found)} times; a median needs {LEAST_RUNS}")
+                raise ValueError(f"{figure} was measured {len(found)} times; a median needs {LEAST_RUNS}")
         baseline = statistics.median(baselines) if baselines else None
         spread = (min(values), max(values))
-        return cls(
-            figure, unit, statistics.median(values), goal, baseline, compare, at_least, note, len(values), spread
-        )
-
-    @property
-    def compared(self) -> float:
-        """What is held against the goal."""
-        if self.baseline is None or self.compare == "alone":
-            return self.value
-        return self.value / self.baseline if self.compare == "times" else self.value - self.baseline
+        return cls(figure, unit, statistics.median(values), goal, baseline, runs=len(values), spread=spread, **more)
 
     @property
     def is_met(self) -> bool | None:
         """Whether the goal is met; None where there is none."""
         if self.goal is None:
             return None
-        return self.compared >= self.goal if self.at_least else self.compared <= self.goal
+        compared = self.value
+        if self.baseline is not None and self.compare == "times":
+            compared = self.value / self.baseline
+        elif self.baseline is not None and self.compare == "more":
+            compared = self.value - self.baseline
+        return compared >= self.goal if self.at_least else compared <= self.goal
 
     def cells(self) -> list[str]:
         """Figure, value, spread, baseline, ratio, goal and whether it is met, in words."""
-        baseline = "" if self.baseline is None else amount(self.baseline, self.unit)
-        spread = ""
-        if self.spread:
-            spread = f"{' to '.join(amount(one, self.unit) for one in self.spread)} ({self.runs})"
+        spread = " to ".join(amount(one, self.unit) for one in self.spread)
+        spread = f"{spread} ({self.runs})" if spread else ""
         goal = ""
         if self.goal is not None:
             bound = f"{self.goal:g} times" if self.compare == "times" else amount(self.goal, self.unit)
             more = " more" if self.compare == "more" else ""
             goal = f"{'at least' if self.at_least else 'at most'} {bound}{more}"
-        ratio = ""
+        baseline = ratio = ""
         if self.baseline is not None:
+            baseline = amount(self.baseline, self.unit)
             more = ("+" if self.value >= self.baseline else "") + amount(self.value - self.baseline, self.unit)
             ratio = more if self.compare == "more" else f"{self.value / self.baseline:.2f}" if self.baseline else ""
         met = {True: "met", False: "missed", None: ""}[self.is_met]
@@ -107,25 +101,6 @@ def amount(value: float, unit: str) -> str:
 
 
 @dataclass
-class Series:
-    """How a figure grows: for a number of terminals what was measured then, and the same of its baseline.
-
-    `name` is that of the picture's file as well, `up` and `across` are the titles of the axes, `ours` and `base` those
-    in the legend.
-    """
-
-    name: str
-    title: str
-    unit: str
-    up: str
-    across: str
-    ours: str = "Clincus"
-    base: str = ""
-    points: list[tuple[float, list[float]]] = field(default_factory=list)
-    baseline: list[tuple[float, list[float]]] = field(default_factory=list)
-
-
-@dataclass
 class Part:
     """A part of a run: what it found, or why it failed; it may have found some rows before it did."""
 
@@ -135,7 +110,6 @@ class Part:
     load_after: float = 0.0
     failed: str = ""  # the error, in one line
     rows: list[Row] = field(default_factory=list)
-    series: list[Series] = field(default_factory=list)
 
 
 @dataclass
@@ -177,8 +151,10 @@ class Results:
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
         """Measure a part: what is added meanwhile is its own. An error in it is written down, and does not go on."""
+        print(f"-- {name}; load {load()} on {os.cpu_count()} cores", flush=True)
         began = time.monotonic()
-        part = self.parts[name] = self._part = Part(begun=now(), load_before=load())
+        begun = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+        part = self.parts[name] = self._part = Part(begun=begun, load_before=load())
         try:
             yield
         except Exception as error:
@@ -194,14 +170,9 @@ class Results:
         """Take rows in, and print them."""
         for row in rows:
             self._part.rows.append(row)
-            widths = (60, 11, 28, 11, 10, 20, 6)
-            print("  ".join(f"{cell:{width}}" for cell, width in zip(row.cells(), widths)), flush=True)
+            print("  ".join(f"{cell:{width}}" for cell, width in zip(row.cells(), WIDTHS)), flush=True)
             if row.note:
                 print(f"    {row.note}", flush=True)
-
-    def add_series(self, *series: Series) -> None:
-        """Take series in, whose points come later."""
-        self._part.series += series
 
     def run(self) -> Run:
         """What there is so far."""
@@ -223,8 +194,7 @@ def read(path: Path) -> Run:
     parts = {}
     for name, values in document["parts"].items():
         rows = [Row(**row) for row in values.pop("rows")]
-        series = [Series(**one) for one in values.pop("series")]
-        parts[name] = Part(rows=rows, series=series, **values)
+        parts[name] = Part(rows=rows, **values)
     return Run(document["about"], parts, document["missing"])
 
 
@@ -235,53 +205,34 @@ def run(results: Results, parts: dict[str, Callable[[], object]], wanted: Collec
     if unknown:
         raise ValueError(f"unknown: {unknown}; the parts are {', '.join(parts)}")
     for name, work in parts.items():
-        if name not in wanted if wanted else results.is_done(name):
-            continue
-        print(f"-- {name}", flush=True)
-        with results.part(name):
-            work()
+        if name in wanted or not (wanted or results.is_done(name)):
+            with results.part(name):
+                work()
 
 
 # -- Where a run was taken
 
 
 def machine() -> dict[str, Any]:
-    """The machine, and the program that is measured."""
+    """The machine, and the program that is measured: its commit as it says itself, "+" where files were changed since.
+
+    The build tells an archive from all others; it is "" for a checkout, which may change amid a run.
+    """
+    argv = [*programs.program(), "version"]
+    said = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False).stdout
+    commit = re.search(r"commit: ([0-9a-f]{7})[0-9a-f]*(\+?)", said)
+    archive = Path(argv[-2])
+    cpu = re.search(r"^model name\s*: (.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return {
-        "commit": commit(),
-        "build": build(),
+        "commit": "".join(commit.groups()) if commit else "unknown",
+        "build": hashlib.sha256(archive.read_bytes()).hexdigest() if archive.is_file() else "",
         "cores": os.cpu_count(),
-        "cpu": cpu_name(),
+        "cpu": cpu[1] if cpu else "unknown",
         "python": platform.python_version(),
         "kernel": platform.release(),
     }
 
 
-def commit() -> str:
-    """The commit of the program that is measured, as it says itself; "+" where files were changed since."""
-    argv = [*programs.program(), "version"]
-    said = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False).stdout
-    found = re.search(r"commit: ([0-9a-f]{7})[0-9a-f]*(\+?)", said)
-    return found[1] + found[2] if found else "unknown"
-
-
-def build() -> str:
-    """Tells the archive that is measured from all others; "" for a checkout, which may change amid a run."""
-    path = Path(programs.program()[-1])
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-
-
-def cpu_name() -> str:
-    """What the kernel calls the processor."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
 def load() -> float:
     """The load of the machine in the last minute."""
     return round(os.getloadavg()[0], 2)
-
-
-def now() -> str:
-    """The time, in words."""
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())

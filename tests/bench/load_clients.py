@@ -15,7 +15,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from multiprocessing.synchronize import Event
 from typing import Any
 
@@ -42,35 +41,26 @@ def upgrade(address: Address, path: str, subprotocol: str = "") -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-@dataclass
 class Work:
     """A process that does something until it is told to end, and gives what it found."""
 
-    target: Callable[..., Any]  # called with `self` and the arguments; returns what it found
-    arguments: tuple[Any, ...]
-    ready: Event = field(default_factory=multiprocessing.Event)
-    over: Event = field(default_factory=multiprocessing.Event)
-    found: Any = field(default_factory=multiprocessing.Queue)
-
-    def start(self) -> None:
-        """Start the process."""
-        self._process = multiprocessing.Process(target=self._run, daemon=True)
+    def __init__(self, target: Callable[..., Any], *arguments: Any) -> None:
+        """Start it; the target is called with this and the arguments, and returns what it found."""
+        self.ready, self.over = multiprocessing.Event(), multiprocessing.Event()
+        self._found: Any = multiprocessing.Queue()
+        self._process = multiprocessing.Process(target=self._run, args=(target, *arguments), daemon=True)
         self._process.start()
-
-    @property
-    def pid(self) -> int:
-        """Its process."""
-        return self._process.pid or 0
+        self.pid = self._process.pid or 0
 
     def end(self) -> Any:
         """Let it end; what it found."""
         self.over.set()
-        found = self.found.get(timeout=60)
+        found = self._found.get(timeout=60)
         self._process.join(30)
         return found
 
-    def _run(self) -> None:
-        self.found.put(self.target(self, *self.arguments))
+    def _run(self, target: Callable[..., Any], *arguments: Any) -> None:
+        self._found.put(target(self, *arguments))
 
 
 # -- A crowd
@@ -86,13 +76,6 @@ class Member:
         self.socket = socket.create_connection(address, timeout=PATIENCE)
         self.socket.sendall(upgrade(address, path, subprotocol))
         self.socket.setblocking(False)
-
-    def take(self, data: memoryview) -> bool:
-        """Take in what came; whether it has been opened by that: a terminal is, once it shows something."""
-        self.last = bytes(data[-120:])
-        is_new = not self.is_open and (self.kind == "events" or not self.last.endswith(b"\r\n\r\n"))
-        self.is_open = self.is_open or is_new
-        return is_new
 
 
 class Crowd:
@@ -120,22 +103,24 @@ class Crowd:
             self._read(descriptor, self.members[descriptor])
 
     def _read(self, descriptor: int, member: Member) -> None:
-        try:
+        size = 0
+        with contextlib.suppress(OSError):
             size = member.socket.recv_into(self._room)
-        except OSError:
-            size = 0
-        if size:
-            self.count[member.kind] += size
-            if not member.last and self._room[:12] != b"HTTP/1.1 101":
-                self.count[f"{member.kind} refused: {bytes(self._room[:80])!r}"] += 1
-            if member.take(self._room[:size]):
-                self.count[f"{member.kind} opened"] += 1
-                self.opening -= 1
+        if not size:
+            self.opening -= not member.is_open
+            self.count[f"{member.kind} closed: {member.last!r}"] += 1
+            self._poll.unregister(descriptor)
+            self.members.pop(descriptor).socket.close()
             return
-        self.opening -= not member.is_open
-        self.count[f"{member.kind} closed: {member.last!r}"] += 1
-        self._poll.unregister(descriptor)
-        self.members.pop(descriptor).socket.close()
+        self.count[member.kind] += size
+        if not member.last and self._room[:12] != b"HTTP/1.1 101":
+            self.count[f"{member.kind} refused: {bytes(self._room[:80])!r}"] += 1
+        member.last = bytes(self._room[:size][-120:])
+        # A terminal is open once it shows something.
+        if not member.is_open and (member.kind == "events" or not member.last.endswith(b"\r\n\r\n")):
+            member.is_open = True
+            self.count[f"{member.kind} opened"] += 1
+            self.opening -= 1
 
     def say_something(self) -> None:
         """Tell the server that all are still there."""
@@ -160,10 +145,10 @@ def hold(work: Work, address: Address, wanted: list[tuple[str, str]]) -> dict[st
 
 # -- Clients that measure
 
+Found = tuple[list[Sample], list[Sample], dict[str, int]]  # of the server, of the baseline, and what else there was
 
-def type_keys(
-    work: Work, address: Address, path: str, attach: list[str]
-) -> tuple[list[Sample], list[Sample], dict[str, int]]:
+
+def type_keys(work: Work, address: Address, path: str, attach: list[str]) -> Found:
     """Type in turns into two terminals that nothing else touches, one of the server and one without it.
 
     Gives the seconds from each key to its echo in the one and in the other, and what went wrong.
@@ -174,19 +159,23 @@ def type_keys(
     for number in itertools.count():
         for terminal, samples in zip(terminals, found):
             if work.over.wait(KEY_PAUSE):
-                return *found, dict(count)
-            throw_away(terminal)
+                break
+            while shows(terminal, 0):  # the status line and the like
+                if terminal.read() is None:
+                    raise ConnectionError("the terminal has ended")
             began = time.monotonic()
             terminal.type(b"x" if number % 2 == 0 else b"\x7f")
-            if wait_for_output(terminal):
+            if shows(terminal, PATIENCE):
                 terminal.read()
                 samples.append((began, time.monotonic() - began))
             else:
                 count["keys without an echo"] += 1
-    raise AssertionError
+        if work.over.is_set():
+            break
+    return *found, dict(count)
 
 
-def wait_for_output(terminal: ServedTerminal | BareTerminal, seconds: float = PATIENCE) -> bool:
+def shows(terminal: ServedTerminal | BareTerminal, seconds: float) -> bool:
     """Wait until a terminal shows something; whether it does."""
     poll = select.poll()
     place = terminal.connection if isinstance(terminal, ServedTerminal) else terminal.program.terminal
@@ -194,16 +183,7 @@ def wait_for_output(terminal: ServedTerminal | BareTerminal, seconds: float = PA
     return bool(poll.poll(1000 * seconds))
 
 
-def throw_away(terminal: ServedTerminal | BareTerminal) -> None:
-    """Read what is there: the status line and the like."""
-    while wait_for_output(terminal, 0):
-        if terminal.read() is None:
-            raise ConnectionError("the terminal has ended")
-
-
-def ask(
-    work: Work, ours: Address, bare: Address, others: list[str], rate: float
-) -> tuple[list[Sample], list[Sample], dict[str, int]]:
+def ask(work: Work, ours: Address, bare: Address, others: list[str], rate: float) -> Found:
     """Send GET requests at a rate, most of them for the list, and a fifth as many to a bare server besides.
 
     Gives the seconds of each list and of each answer of the bare server, and how the answers were.
@@ -212,16 +192,15 @@ def ask(
 
     def send(offset: float) -> None:
         client, baseline, paths = Client(*ours), Client(*bare), itertools.cycle(others)
-        for number, _ in zip(itertools.count(), ticks(work.over, rate / 2, offset)):
-            path = "/api/sessions" if number % 5 else next(paths)
+        for number, _ in enumerate(ticks(work.over, rate / 2, offset)):
+            is_list = number % 5 > 0
             try:
-                seconds, _ = client.get(path)
+                seconds, _ = client.get("/api/sessions" if is_list else next(paths))
                 count[f"requests {client.status}"] += 1
-                if number % 5:
-                    listings.append((time.monotonic() - seconds, seconds))
-                else:
-                    seconds, _ = baseline.get("/")
-                    baselines.append((time.monotonic() - seconds, seconds))
+                samples = listings
+                if not is_list:
+                    samples, (seconds, _) = baselines, baseline.get("/")
+                samples.append((time.monotonic() - seconds, seconds))
             except OSError as error:
                 count[f"requests lost: {error!r}"] += 1
                 with contextlib.suppress(OSError):

@@ -1,7 +1,8 @@
-"""What the benches share: a house with Incus and servers, and figures of a process."""
+"""What the benches share: a house with Incus and servers, figures of a process, and the way a bench is run."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import math
 import os
@@ -11,15 +12,18 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests import incus_bed, programs
 from tests.bench.figures import Results
+
+TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -46,22 +50,9 @@ def in_turns(rounds: int, *works: Callable[[], float]) -> list[list[float]]:
 
 def at_once(count: int, work: Callable[[int], object]) -> float:
     """Seconds until all of some works that begin together are done. Raises the first error of one of them."""
-    failures: list[BaseException] = []
-
-    def run(number: int) -> None:
-        try:
-            work(number)
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
     began = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
+    with ThreadPoolExecutor(count) as pool:
+        list(pool.map(work, range(count)))
     return time.perf_counter() - began
 
 
@@ -82,19 +73,17 @@ class Process:
     @property
     def memory(self) -> float:
         """Its share of memory in MB (PSS): what it has in common with others counts in parts."""
-        text = Path(f"/proc/{self.pid}/smaps_rollup").read_text()
-        return int(text.split("\nPss:")[1].split()[0]) / 1000 * 1.024
+        return int(self._value("smaps_rollup", "Pss")) / 1000 * 1.024
 
     @property
     def own_memory(self) -> float:
         """Its memory in MB without pages of files, whose part depends on what else runs on the machine."""
-        text = Path(f"/proc/{self.pid}/smaps_rollup").read_text()
-        return int(text.split("\nPss_Anon:")[1].split()[0]) / 1000 * 1.024
+        return int(self._value("smaps_rollup", "Pss_Anon")) / 1000 * 1.024
 
     @property
     def threads(self) -> int:
         """How many there are."""
-        return self._status("Threads")
+        return int(self._value("status", "Threads"))
 
     @property
     def descriptors(self) -> int:
@@ -104,38 +93,35 @@ class Process:
     @property
     def children(self) -> list[int]:
         """The processes that it started and that run."""
-        found = []
-        for path in Path(f"/proc/{self.pid}/task").glob("*/children"):
-            with contextlib.suppress(OSError):
-                found += map(int, path.read_text().split())
-        return found
+        return [int(pid) for text in self._of_threads("children") for pid in text.split()]
 
     @property
-    def seconds(self) -> float:
-        """CPU time, with that of children that have ended and were waited for."""
-        ticks = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()[11:15]
-        return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+    def times(self) -> tuple[float, float]:
+        """CPU seconds of its own, and of children that have ended and were waited for; none once it has ended."""
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()[11:15]
+            user, system, of_children, system_of_children = (int(word) / TICKS for word in words)
+            return user + system, of_children + system_of_children
+        return 0.0, 0.0
 
     @property
     def exact_seconds(self) -> float:
         """CPU time of its threads that still run, not in ticks of a clock."""
-        total = 0
-        for path in Path(f"/proc/{self.pid}/task").glob("*/schedstat"):
-            with contextlib.suppress(OSError):
-                total += int(path.read_text().split()[0])
-        return total / 1e9
+        return sum(int(text.split()[0]) for text in self._of_threads("schedstat")) / 1e9
 
     @property
     def wake_ups(self) -> int:
         """How often its threads have slept so far, as far as they still run."""
-        total = 0
-        for path in Path(f"/proc/{self.pid}/task").glob("*/status"):
-            with contextlib.suppress(OSError):
-                total += int(path.read_text().split("\nvoluntary_ctxt_switches:")[1].split()[0])
-        return total
+        found = (re.search(r"^voluntary_ctxt_switches:\s*(\d+)", text, re.M) for text in self._of_threads("status"))
+        return sum(int(one[1]) for one in found if one)
 
-    def _status(self, name: str) -> int:
-        return int(Path(f"/proc/{self.pid}/status").read_text().split(f"\n{name}:")[1].split()[0])
+    def _of_threads(self, name: str) -> Iterator[str]:
+        for path in Path(f"/proc/{self.pid}/task").glob(f"*/{name}"):
+            with contextlib.suppress(OSError):
+                yield path.read_text()
+
+    def _value(self, file: str, name: str) -> str:
+        return Path(f"/proc/{self.pid}/{file}").read_text().split(f"\n{name}:")[1].split()[0]
 
 
 class Spent:
@@ -144,34 +130,33 @@ class Spent:
     def __init__(self, server: programs.Server) -> None:
         self._server = server
         self._before = self._now()
-        self._lasted_before = self._lasted
 
-    def _now(self) -> tuple[Counter[str], float, float]:
+    def _now(self) -> tuple[Counter[str], dict[str, float], float, float]:
         text = self._server.get("/metrics").body.decode()
-        found = re.findall(r'clincus_incus_call_seconds_count{call="(\w+)"} (\d+)', text)
+        counts = re.findall(r'clincus_incus_call_seconds_count{call="(\w+)"} (\d+)', text)
         sums = re.findall(r'clincus_incus_call_seconds_sum{call="(\w+)"} (\S+)', text)
-        self._lasted = {call: float(seconds) for call, seconds in sums}
         own = float(re.findall(r"^process_cpu_seconds_total (\S+)$", text, re.MULTILINE)[0])
-        return Counter({call: int(count) for call, count in found}), own, Process(self._server.process.pid).seconds
+        all_of_it = sum(Process(self._server.process.pid).times)
+        lasted = {call: float(seconds) for call, seconds in sums}
+        return Counter({call: int(count) for call, count in counts}), lasted, own, all_of_it
 
     def seconds(self) -> tuple[float, float]:
         """CPU of the server itself, and of its children that have ended."""
-        before, now = self._before, self._now()
-        own = now[1] - before[1]
-        return own, now[2] - before[2] - own
+        now = self._now()
+        own = now[2] - self._before[2]
+        return own, now[3] - self._before[3] - own
 
     def words(self, count: int = 1) -> str:
         """What each of so many things took."""
         own, others = (seconds / count * 1000 for seconds in self.seconds())
-        calls = sorted((self._now()[0] - self._before[0]).items())
-        lasted = {call: seconds - self._lasted_before.get(call, 0) for call, seconds in self._lasted.items()}
-        words = ", ".join(
-            f"{call} {number / count:.2g} ({lasted[call] / number * 1000:.0f} ms each)"
-            for call, number in calls
-            if number
-        )
+        calls, lasted, *_ = self._now()
+        parts = []
+        for call, number in sorted((calls - self._before[0]).items()):
+            each = (lasted[call] - self._before[1].get(call, 0)) / number * 1000
+            parts.append(f"{call} {number / count:.2g} ({each:.0f} ms each)")
         return (
-            f"{own:.0f} ms of CPU in the server and {others:.0f} ms in its children; calls of incus: {words or 'none'}"
+            f"{own:.0f} ms of CPU in the server and {others:.0f} ms in its children; "
+            f"calls of incus: {', '.join(parts) or 'none'}"
         )
 
 
@@ -192,6 +177,21 @@ class House:
         path.mkdir(exist_ok=True)
         os.chown(path, 1000, 1000)
         return path
+
+    def repository(self, name: str, files: int) -> Path:
+        """A repository with so many small files, a tenth of them changed since."""
+        folder = self.folder / name
+        folder.mkdir()
+        paths = [folder / f"{number % 100:02}" / f"{number}.txt" for number in range(files)]
+        for path in paths:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(f"file {path.name}\n" * 40)
+        programs.git(folder, "init", "--quiet", "--initial-branch=main")
+        programs.git(folder, "add", ".")
+        programs.git(folder, "commit", "--quiet", "--message=Begin")
+        for path in paths[: files // 10]:
+            path.write_text(f"changed {path.name}\n" * 40)
+        return folder
 
     def sessions(self, count: int) -> list[str]:
         """Bring the house to so many running sessions; the ids of those that a server lists then.
@@ -249,6 +249,15 @@ def delete(server: programs.Server, id: str) -> None:
     server.delete(f"/api/sessions/{id}?force=true", timeout=120)
 
 
+def create_seconds(server: programs.Server, folder: Path, **fields: Any) -> float:
+    """Seconds of a create; the session is deleted afterwards."""
+    began = time.perf_counter()
+    session = server.create(folder, **fields)
+    taken = time.perf_counter() - began
+    delete(server, session["id"])
+    return taken
+
+
 class Client:
     """One kept HTTP connection. It does next to nothing with an answer: what is measured is the server."""
 
@@ -260,35 +269,41 @@ class Client:
 
     def get(self, path: str) -> tuple[float, bytes]:
         """Seconds and body of a GET."""
-        request = f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode()
         began = time.perf_counter()
-        self._connection.sendall(request)
-        answer = b""
-        while b"\r\n\r\n" not in answer:
-            answer += self._receive()
-        head, _, body = answer.partition(b"\r\n\r\n")
-        self.status = int(head[9:12])
-        length = int(re.search(rb"(?i)content-length: (\d+)", head)[1])  # type: ignore[index]
+        self._connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode())
+        head, body, length = b"", b"", 1
         while len(body) < length:
-            body += self._receive()
+            data = self._connection.recv(1 << 18)
+            if not data:
+                raise ConnectionError("the server hung up")
+            if not head:
+                head, _, data = data.partition(b"\r\n\r\n")  # the servers here send the whole head at once
+                self.status = int(head[9:12])
+                length = int(re.search(rb"(?i)content-length: (\d+)", head)[1])  # type: ignore[index]
+            body += data
         return time.perf_counter() - began, body
-
-    def _receive(self) -> bytes:
-        data = self._connection.recv(1 << 18)
-        if not data:
-            raise ConnectionError("the server hung up")
-        return data
 
     def close(self) -> None:
         """Hang up."""
         self._connection.close()
 
 
-def main(work: Callable[[House, Results], object]) -> None:
-    """Run one bench alone, and end with 1 if it failed."""
-    print(f"{' '.join(sys.argv)}; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    results = Results()
-    with house() as made, results.part("all"):
-        work(made, results)
-    print(f"load {os.getloadavg()[0]:.1f}")
+# -- A bench of its own
+
+
+def run_alone(
+    about: str | None, work: Callable[[House, Results, argparse.Namespace], object], **numbers: float
+) -> None:
+    """Run one bench, whose options are numbers with these defaults, and end with 1 if it failed.
+
+    `about` is the docstring of its module.
+    """
+    parser = argparse.ArgumentParser(description=(about or "").split("\n", maxsplit=1)[0])
+    for name, default in numbers.items():
+        parser.add_argument(f"--{name}", type=type(default), default=default, help=f"{default} if not given")
+    parser.add_argument("--write", type=Path, help="where to write the result as JSON")
+    options = parser.parse_args()
+    results = Results(options.write)
+    with house() as made, results.part(Path(sys.argv[0]).stem):
+        work(made, results, options)
     sys.exit(1 if results.run().failed else 0)

@@ -1,6 +1,6 @@
-"""Put the result of a run into docs/performance.md: its table, and the plots beside it.
+"""Put the result of a run into docs/performance.md.
 
-    python tests/bench/report.py [dist/bench.json] [--load dist/load.json]
+    python -m tests.bench.report [dist/bench.json] [--load dist/load.json]
 
 The load goes into docs/dev/performance.md.
 
@@ -10,135 +10,22 @@ What stands between the marks `<!-- NAME -->` and `<!-- end NAME -->` is written
 from __future__ import annotations
 
 import argparse
-import html
-import math
-import re
-import statistics
-import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
-
 from tests.bench import figures
-from tests.bench.figures import Row, Run, Series, amount
+from tests.bench.figures import Row, Run
 from tests.programs import ROOT
 
 PAGE = ROOT / "docs" / "performance.md"
 LOAD_PAGE = ROOT / "docs" / "dev" / "performance.md"
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 680, 380, 84, 20, 64, 82
-# The page's reader may have a dark theme; a picture in an <img> follows that of the system.
-STYLE = """
-.ground { fill: #fff } .ink { fill: #30343b } .faint { fill: #5c636e } .grid { stroke: #e4e6ea }
-.ours { fill: #0a7d5a; stroke: #0a7d5a } .base { fill: #8a6d1d; stroke: #8a6d1d }
-.line { fill: none; stroke-width: 2 } .base.line { stroke-dasharray: 5 4 }
-@media (prefers-color-scheme: dark) {
-.ground { fill: #16181d } .ink { fill: #e3e6eb } .faint { fill: #a3abb8 } .grid { stroke: #31353d }
-.ours { fill: #4cc79a; stroke: #4cc79a } .base { fill: #d8b04a; stroke: #d8b04a }
-}
-""".strip()
-
-
-LEGEND = 42  # from the top
-END, MIDDLE = 'class="ink" text-anchor="end"', 'class="ink" text-anchor="middle"'
-Points = Sequence[tuple[float, Sequence[float]]]
-
-
-# -- A plot
-
-
-def ticks(highest: float, count: int = 5) -> list[float]:
-    """Round numbers from 0 to what is not below the highest."""
-    raw = highest / count or 1.0
-    size = 10 ** math.floor(math.log10(raw))
-    step = next(factor * size for factor in (1, 2, 5, 10) if factor * size >= raw)
-    return [number * step for number in range(math.ceil(highest / step - 1e-9) + 1)]
-
-
-def plot(series: Series, source: str) -> str:
-    """An SVG of how a figure grows, with its baseline: medians, and bars from the lowest to the highest measurement.
-
-    `source` says where and when they were taken.
-    """
-    every = [*series.points, *series.baseline]
-    across, up = ticks(max(x for x, _ in every)), ticks(max(max(values) for _, values in every))
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        return (
-            LEFT + x / across[-1] * (WIDTH - LEFT - RIGHT),
-            HEIGHT - BOTTOM - y / up[-1] * (HEIGHT - BOTTOM - TOP),
-        )
-
-    def line(points: Points, kind: str) -> Iterable[str]:
-        medians = [place(x, statistics.median(values)) for x, values in sorted(points)]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in medians)
-        yield f'<polyline class="{kind} line" points="{path}"/>'
-        for x, values in points:
-            (at, low), (_, high) = place(x, min(values)), place(x, max(values))
-            yield f'<line class="{kind}" x1="{at:.1f}" x2="{at:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>'
-        yield from (f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>' for x, y in medians)
-
-    def text(x: float, y: float, words: str, more: str = 'class="ink"') -> str:
-        return f'<text x="{x:.1f}" y="{y:.1f}" {more}>{html.escape(words)}</text>'
-
-    runs = sorted({len(values) for _, values in every})
-    how = f"Median and range of {' to '.join(map(str, (runs[0], runs[-1])[: len(runs)]))} measurements at each point"
-    if runs == [1]:
-        how = "One measurement at each point"
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
-        f'font-family="sans-serif" font-size="12" role="img" aria-labelledby="title description">',
-        f'<title id="title">{html.escape(series.title)}</title>',
-        f'<desc id="description">{html.escape(described(series))}</desc>',
-        f"<style>{STYLE}</style>",
-        f'<rect class="ground" width="{WIDTH}" height="{HEIGHT}"/>',
-        text(LEFT, 22, series.title, 'class="ink" font-size="14" font-weight="bold"'),
-    ]
-    for value in up:
-        _, y = place(0, value)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(text(LEFT - 8, y + 4, amount(value, series.unit) if value else "0", END))
-    for value in across:
-        x, _ = place(value, 0)
-        parts.append(text(x, HEIGHT - BOTTOM + 18, f"{value:g}", MIDDLE))
-    centre = (HEIGHT - BOTTOM + TOP) / 2
-    parts.append(text(16, centre, series.up, f'{MIDDLE} transform="rotate(-90 16 {centre:.1f})"'))
-    parts.append(text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - BOTTOM + 38, series.across, MIDDLE))
-    parts.append(text(LEFT, HEIGHT - 24, how, 'class="faint" font-size="10"'))
-    parts.append(text(LEFT, HEIGHT - 10, source, 'class="faint" font-size="10"'))
-    at = LEFT
-    for kind, name, points in (("ours", series.ours, series.points), ("base", series.base, series.baseline)):
-        if points:
-            parts.append(f'<polyline class="{kind} line" points="{at},{LEGEND} {at + 24},{LEGEND}"/>')
-            parts.append(text(at + 30, LEGEND + 4, name))
-            at += 54 + 7 * len(name)
-    if series.baseline:
-        parts += line(series.baseline, "base")
-    parts += line(series.points, "ours")
-    return "\n".join([*parts, "</svg>", ""])
-
-
-def described(series: Series) -> str:
-    """The medians of a plot in words, for those who do not see it."""
-
-    def words(name: str, points: Points) -> str:
-        found = (f"{amount(statistics.median(values), series.unit)} at {x:g}" for x, values in sorted(points))
-        return f"{name}: {', '.join(found)}."
-
-    told = [f"{series.up[:1].upper()}{series.up[1:]} by the number of {series.across}."]
-    told.append(words(series.ours, series.points))
-    if series.baseline:
-        told.append(words(series.base, series.baseline))
-    return " ".join(told)
-
-
-# -- The tables
 
 
 def table(rows: Iterable[Row]) -> str:
     """The rows as a table of Markdown."""
+    rows = list(rows)
     lines = ["| figure | measured | lowest to highest (runs) | baseline | ratio | goal | |"]
     lines.append("| --- | --- | --- | --- | --- | --- | --- |")
     lines += ["| " + " | ".join(row.cells()) + " |" for row in rows]
@@ -156,42 +43,20 @@ def gaps(run: Run) -> str:
 def machine(about: dict[str, Any]) -> str:
     """What was measured, and on which machine."""
     incus = f", Incus {about['incus']}" if about.get("incus") else ""
-    return (
-        f"commit {about['commit']}, {about['cores']} cores of {about['cpu']}, Linux {about['kernel']}, Python "
-        f"{about['python']}{incus}"
-    )
-
-
-def origin(run: Run) -> str:
-    """Where and when the figures were taken."""
-    parts = run.parts.values()
-    begun = sorted(part.begun for part in parts)
-    when = begun[0] if begun[0] == begun[-1] else f"{begun[0]} to {begun[-1]}"
-    loads = [part.load_before for part in parts]
-    return wrapped(
-        f"Measured on {when} in {sum(part.seconds for part in parts):.0f} s: {machine(run.about)}. Load of the machine "
-        f"as the parts began: {min(loads)} to {max(loads)}."
-    )
+    where = f"{about['cores']} cores of {about['cpu']}, Linux {about['kernel']}"
+    return f"commit {about['commit']}, {where}, Python {about['python']}{incus}"
 
 
 def block(run: Run) -> str:
-    """All that the page says of a run, but for the plots."""
-    rows = [row for part in run.parts.values() for row in part.rows]
-    return "\n\n".join(filter(None, (origin(run), table(rows), gaps(run))))
-
-
-def plots(run: Run, folder: Path) -> str:
-    """Write the plots of a run, and give the lines that show them. Those of an earlier run are removed."""
-    for old in folder.glob("performance-*.svg"):
-        old.unlink()
-    lines = []
-    for part in run.parts.values():
-        for series in part.series:
-            if len(series.points) > 1:
-                name = f"performance-{series.name}.svg"
-                (folder / name).write_text(plot(series, f"{part.begun}, {machine(run.about)}"))
-                lines.append(f"![{series.title}]({name})")
-    return "\n\n".join(lines)
+    """All that the page says of a run, as Markdown."""
+    parts = run.parts.values()
+    begun = sorted({part.begun for part in parts})
+    loads = [part.load_before for part in parts]
+    origin = f"Measured on {' to '.join((begun[0], begun[-1])[: len(begun)])} in "
+    origin += f"{sum(part.seconds for part in parts):.0f} s: {machine(run.about)}. Load of the machine as the parts "
+    origin += f"began: {min(loads)} to {max(loads)}."
+    rows = [row for part in parts for row in part.rows]
+    return "\n\n".join(filter(None, (wrapped(origin), table(rows), gaps(run))))
 
 
 def wrapped(text: str, indent: str = "") -> str:
@@ -199,12 +64,13 @@ def wrapped(text: str, indent: str = "") -> str:
     return textwrap.fill(text, 100, subsequent_indent=indent, break_on_hyphens=False)
 
 
-def put_in(page: str, name: str, text: str) -> str:
-    """A page with what is between two marks replaced. Raises ValueError where they are missing."""
-    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
-    if not pattern.search(page):
+def put_in(page: Path, name: str, text: str) -> None:
+    """Replace what is between two marks of a page. Raises ValueError where they are missing."""
+    before, begin, rest = page.read_text().partition(f"<!-- {name} -->\n")
+    _, end, after = rest.partition(f"<!-- end {name} -->")
+    if not (begin and end):
         raise ValueError(f"the page has no marks for {name!r}")
-    return pattern.sub(lambda found: f"{found[1]}{text.strip()}\n{found[2]}", page)
+    page.write_text(f"{before}{begin}{text.strip()}\n{end}{after}")
 
 
 def main() -> None:
@@ -213,11 +79,9 @@ def main() -> None:
     parser.add_argument("--load", type=Path, help="what bench_load.py wrote")
     options = parser.parse_args()
     if options.result:
-        run = figures.read(options.result)
-        page = put_in(PAGE.read_text(), "table", block(run))
-        PAGE.write_text(put_in(page, "plots", plots(run, PAGE.parent)))
+        put_in(PAGE, "table", block(figures.read(options.result)))
     if options.load:
-        LOAD_PAGE.write_text(put_in(LOAD_PAGE.read_text(), "load", block(figures.read(options.load))))
+        put_in(LOAD_PAGE, "load", block(figures.read(options.load)))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import shutil
 import signal
 import socket
 import stat
-import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -91,21 +90,20 @@ def instance(name="box", status="Stopped", **more):
 
 
 def incus_with(*instances, images=(), engine=""):
-    answers = {f"/1.0/instances/{one['name']}": one for one in instances}
+    answers = {"/1.0/images?recursion=1": list(images)}
     for one in instances:
-        answers[f"/1.0/instances/{one['name']}/snapshots?recursion=1"] = one.get("snapshots", [])
-        for snapshot in one.get("snapshots", []):
-            answers[f"/1.0/instances/{one['name']}/snapshots/{snapshot['name']}"] = snapshot
-    answers["/1.0/images?recursion=1"] = list(images)
+        path, snapshots = f"/1.0/instances/{one['name']}", one.get("snapshots", [])
+        answers.update({path: one, f"{path}/snapshots?recursion=1": snapshots})
+        answers.update({f"{path}/snapshots/{each['name']}": each for each in snapshots})
     answers["/1.0/instances?recursion=1"] = answers["/1.0/instances?recursion=2"] = list(instances)
     return FakeIncus(answers, engine)
 
 
-def image(*aliases, fingerprint="f" * 64, size=79167645):
+def image(*aliases, fingerprint="f" * 64):
     return {
         "aliases": [{"name": name, "description": ""} for name in aliases],
         "fingerprint": fingerprint,
-        "size": size,
+        "size": 79167645,
         "created_at": "2027-03-01T08:04:11Z",
         "uploaded_at": "2027-03-02T08:04:11Z",
         "architecture": "x86_64",
@@ -132,27 +130,27 @@ def no_terminal(monkeypatch):
 # ---- names and places ---------------------------------------------------------------------------------------------
 
 
-@table("name", ["", "--force", "-f", "a.", "1box", "a b", "Remote:box", "box/snap", "b" * 64, "a\n"])
+@table("name", ["", "--force", "a.", "1box", "a b", "Remote:box", "box/snap", "b" * 64, "a\n"])
 def test_a_name_that_incus_could_read_as_something_else_is_refused(name):
     with pytest.raises(cli_commands.UsageError, match="no container's name"):
         cli_containers.container_name(name)
 
 
-@pytest.mark.parametrize(
+@table(
     ("words", "asked"),
     [
-        (("container", "start", "tower:box"), [("PUT", "/1.0/instances/box/state")]),
-        (("container", "delete", "tower:box", "--force"), [("delete", "--force", "box")]),
-        (("snapshot", "create", "one", "-c", "tower:box"), [("POST", "/1.0/instances/box/snapshots")]),
-        (("snapshot", "delete", "s", "-c", "tower:box", "-f"), [("DELETE", "/1.0/instances/box/snapshots/s")]),
-        (("snapshot", "restore", "s", "-c", "tower:box", "-f"), [("PUT", "/1.0/instances/box")]),
+        ("container start tower:box", ("PUT", "/1.0/instances/box/state")),
+        ("container delete tower:box --force", ("delete", "--force", "box")),
+        ("snapshot create one -c tower:box", ("POST", "/1.0/instances/box/snapshots")),
+        ("snapshot delete s -c tower:box -f", ("DELETE", "/1.0/instances/box/snapshots/s")),
+        ("snapshot restore s -c tower:box -f", ("PUT", "/1.0/instances/box")),
     ],
 )
 def test_a_container_of_an_engine_is_worked_on_there(run, monkeypatch, words, asked):
     there = incus_with(instance(snapshots=[snapshot("s")]), engine="tower")
     monkeypatch.setattr(clincus, "engine_door", lambda config, engine: {"tower": there}[engine])
-    assert run(FakeIncus({}), *words) == 0
-    assert [call if "delete" in call else call[:2] for call in there.asked] == asked
+    assert run(FakeIncus({}), *words.split()) == 0
+    assert [call[: len(asked)] for call in there.asked] == [asked]
 
 
 def test_a_folder_of_this_host_is_not_mounted_in_a_container_of_an_engine(run, monkeypatch, tmp_path):
@@ -164,50 +162,36 @@ def test_a_folder_of_this_host_is_not_mounted_in_a_container_of_an_engine(run, m
 @table(
     ("text", "place"),
     [
-        ("box:/etc/hosts", ("box", "/etc/hosts")),
         ("box:etc/hosts", ("box", "/etc/hosts")),
         ("box:/a:b", ("box", "/a:b")),
         ("box:/", ("box", "/")),
         ("tower:box:/etc/hosts", ("tower:box", "/etc/hosts")),
+        *((text, None) for text in ("box", "box:", "/etc/hosts", ":/etc", "-x:/etc")),
     ],
 )
 def test_a_place_in_a_container(text, place):
-    assert cli_files.container_place(text) == place
-
-
-@table("text", ["box", "box:", "/etc/hosts", ":/etc", "-x:/etc"])
-def test_what_is_no_place_in_a_container_is_a_mistake_of_usage(text):
-    with pytest.raises(cli_commands.UsageError):
-        cli_files.container_place(text)
+    if place:
+        assert cli_files.container_place(text) == place
+    else:
+        with pytest.raises(cli_commands.UsageError):
+            cli_files.container_place(text)
 
 
 @table(
     ("texts", "environment"),
     [
-        (["A=1,2"], {"A": "1,2"}),
         (["A=x=y", "B="], {"A": "x=y", "B": ""}),
-        (["TERM"], {"TERM": "vt100"}),
-        (["A=1", "A=2"], {"A": "2"}),
+        (["TERM", "A=1", "A=2"], {"TERM": "vt100", "A": "2"}),
+        *(([text], "KEY=VALUE") for text in ("", "=1", "A B=1", "1A=2")),
+        (["NOT_SET"], "NOT_SET is not set here"),
     ],
 )
 def test_variables_of_a_command(texts, environment):
-    assert cli_commands.environment_flags(texts, {"TERM": "vt100"}) == environment
-
-
-@table("text", ["", "=1", "A B=1", "1A=2"])
-def test_a_variable_without_a_name_is_refused(text):
-    with pytest.raises(cli_commands.UsageError, match="KEY=VALUE"):
-        cli_commands.environment_flags([text], {})
-
-
-def test_a_variable_to_copy_that_is_not_set_is_refused():
-    with pytest.raises(cli_commands.UsageError, match="NOT_SET is not set here"):
-        cli_commands.environment_flags(["NOT_SET"], {})
-
-
-def test_a_name_that_is_just_being_taken_is_a_conflict():
-    words = 'Error: Failed creating instance record: Instance is busy running a "start" operation'
-    assert clincus.incus_failure(words).status == 409
+    if isinstance(environment, dict):
+        assert cli_commands.environment_flags(texts, {"TERM": "vt100"}) == environment
+    else:
+        with pytest.raises(cli_commands.UsageError, match=environment):
+            cli_commands.environment_flags(texts, {"TERM": "vt100"})
 
 
 # ---- copies out of a container ------------------------------------------------------------------------------------
@@ -251,9 +235,19 @@ def arrive_tree(target, *members):
     return arrive(target, b"directory\n" + archive(*members))
 
 
+def tree(folder):
+    """All below a folder: what a file holds, where a link leads, None for a directory."""
+    found = {}
+    for path in sorted(Path(folder).rglob("*")):
+        kind = os.readlink(path) if path.is_symlink() else None if path.is_dir() else path.read_text()
+        found[str(path.relative_to(folder))] = kind
+    return found
+
+
 GOOD = archive(member("x", content=b"1" * 2000))
-SPARSE = member("x", tarfile.GNUTYPE_SPARSE)
 LONG = member("x" * 100_000, content=b"x")
+CLAIM = tarfile.TarInfo("link")  # a link, which has no content, whose head says that 1 GiB follows
+CLAIM.type, CLAIM.linkname, CLAIM.size = tarfile.SYMTYPE, "x", 1 << 30
 
 
 @table(
@@ -262,11 +256,11 @@ LONG = member("x" * 100_000, content=b"x")
         (b"x" * 4096, "not a tar archive"),
         (b"", "not a tar archive"),
         (GOOD[:700], "not a tar archive"),
-        (GOOD[:512], "not a tar archive"),
         (GOOD[:148] + b"0000000\0" + GOOD[156:], "not a tar archive"),
         (GOOD[:124] + b"\xff" * 12 + GOOD[136:], "not a tar archive"),
-        (archive(SPARSE), "not a tar archive"),
+        (archive(member("x", tarfile.GNUTYPE_SPARSE)), "not a tar archive"),
         (archive(LONG), "a name that is too long"),
+        (CLAIM.tobuf(tarfile.GNU_FORMAT) + archive(LONG), "a name that is too long"),
         (archive(member("x", tarfile.SYMTYPE, linkname="x" * 100_000)), "a name that is too long"),
         (archive(member("x", tarfile.XHDTYPE, content=b"x" * 100_000)), "a name that is too long"),
         (archive(*[member(str(number)) for number in range(11)]), "too many files"),
@@ -279,13 +273,6 @@ def test_a_broken_or_too_large_archive_leaves_nothing(tmp_path, monkeypatch, dat
     assert tree(tmp_path) == {}
 
 
-def test_a_name_is_bounded_behind_what_only_claims_to_be_long(tmp_path):
-    claim = member("link", tarfile.SYMTYPE, linkname="x")
-    claim[0].size = 1 << 30
-    with pytest.raises(clincus.ClincusError, match="a name that is too long"):
-        arrive(tmp_path / "copy", b"directory\n" + claim[0].tobuf(tarfile.GNU_FORMAT) + archive(LONG))
-
-
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=3000), st.integers(0, 2000))
 def test_no_archive_whatever_writes_outside_its_place(tmp_path, data, at):
@@ -294,15 +281,6 @@ def test_no_archive_whatever_writes_outside_its_place(tmp_path, data, at):
         arrive(target, b"directory\n" + GOOD[:at] + data + GOOD[at:])
     shutil.rmtree(target, ignore_errors=True)
     assert os.listdir(tmp_path) == []
-
-
-def tree(folder):
-    """All below a folder: what a file holds, where a link leads, None for a directory."""
-    found = {}
-    for path in sorted(Path(folder).rglob("*")):
-        kind = os.readlink(path) if path.is_symlink() else None if path.is_dir() else path.read_text()
-        found[str(path.relative_to(folder))] = kind
-    return found
 
 
 def test_a_file_arrives_with_its_mode_and_time_but_without_setuid(tmp_path):
@@ -323,16 +301,13 @@ def test_a_tree_arrives_with_its_links(tmp_path):
         member("./latest", tarfile.SYMTYPE, linkname="src/a.py"),
         member("./src/up", tarfile.SYMTYPE, linkname="../src"),
         member("./" + "long/" * 30 + "name", content=b"deep"),
+        member("/etc/passwd", content=b"x"),  # an absolute name lands in the copy
     )
     assert arrival.left_out == []
-    found = tree(tmp_path / "copy")
-    assert {name: found[name] for name in ("src/a.py", "src/b.py", "latest", "src/up")} == {
-        "src/a.py": "a",
-        "src/b.py": "a",
-        "latest": "src/a.py",
-        "src/up": "../src",
-    }
-    assert found["long/" * 30 + "name"] == "deep"
+    found = {name: kind for name, kind in tree(tmp_path / "copy").items() if kind is not None}
+    assert found.pop("long/" * 30 + "name") == "deep"
+    links = {"latest": "src/a.py", "src/up": "../src"}
+    assert found == {"src/a.py": "a", "src/b.py": "a", "etc/passwd": "x", **links}
     assert stat.S_IMODE(os.stat(tmp_path / "copy/src").st_mode) == 0o750
 
 
@@ -344,10 +319,8 @@ def test_a_tree_arrives_with_its_links(tmp_path):
         (member("./bell\a", content=b"x"), "not safe"),
         (member("./" + "d/" * 40 + "deep", content=b"x"), "not safe"),
         (member("./out", tarfile.SYMTYPE, linkname="/etc/passwd"), "out of the tree"),
-        (member("./out", tarfile.SYMTYPE, linkname="../../.ssh"), "out of the tree"),
         (member("./out", tarfile.SYMTYPE, linkname="good/../../x"), "out of the tree"),
         (member("./out", tarfile.SYMTYPE, linkname=""), "out of the tree"),
-        (member("./out", tarfile.LNKTYPE, linkname="/etc/passwd"), "did not arrive"),
         (member("./out", tarfile.LNKTYPE, linkname="../../../etc/passwd"), "did not arrive"),
         (member("./pipe", tarfile.FIFOTYPE), "is not a file"),
         (member("./disk", tarfile.BLKTYPE, devmajor=8), "is not a file"),
@@ -355,35 +328,27 @@ def test_a_tree_arrives_with_its_links(tmp_path):
     ],
 )
 def test_what_is_hostile_is_left_out_and_named(tmp_path, hostile, reason):
-    before = tree(tmp_path)
     arrival = arrive_tree(tmp_path / "copy", hostile, member("./good", content=b"good"))
-    assert len(arrival.left_out) == 1
-    assert reason in arrival.left_out[0]
-    after = tree(tmp_path)
-    assert after.pop("copy/good") == "good"
-    assert {name for name, kind in after.items() if kind is not None} == before.keys()
+    [words] = arrival.left_out
+    assert reason in words
+    assert {name: kind for name, kind in tree(tmp_path).items() if kind is not None} == {"copy/good": "good"}
 
 
-def test_an_absolute_name_lands_in_the_copy(tmp_path):
-    arrive_tree(tmp_path / "copy", member("/etc/passwd", content=b"x"))
-    assert tree(tmp_path / "copy") == {"etc": None, "etc/passwd": "x"}
+DOOR = member("./door", tarfile.SYMTYPE, linkname="inside")
 
 
-@table("kind", [tarfile.DIRTYPE, tarfile.REGTYPE])
-def test_nothing_is_written_through_a_link_that_arrived_before(tmp_path, kind):
-    (tmp_path / "outside").mkdir()
-    door = member("./door", tarfile.SYMTYPE, linkname="inside")
+@table("later", [member("./door/evil", tarfile.DIRTYPE), member("./door/evil", content=b"x"), member("./door")])
+def test_nothing_is_written_through_a_link_that_arrived_before(tmp_path, later):
     with pytest.raises(clincus.ClincusError, match="door"):
-        arrive_tree(tmp_path / "copy", member("./inside/", tarfile.DIRTYPE), door, member("./door/evil", kind))
-    assert tree(tmp_path) == {"outside": None}
-
-
-def test_a_name_that_comes_twice_is_refused(tmp_path):
-    with pytest.raises(clincus.ClincusError, match="/door"):
-        arrive_tree(
-            tmp_path / "copy", member("./door", tarfile.SYMTYPE, linkname="inside"), member("./door", content=b"x")
-        )
+        arrive_tree(tmp_path / "copy", member("./inside/", tarfile.DIRTYPE), DOOR, later)
     assert tree(tmp_path) == {}
+
+
+def test_a_hard_link_to_a_link_is_no_way_out(tmp_path):
+    inner = member("./a/b/link", tarfile.SYMTYPE, linkname="../../x")
+    done = arrive_tree(tmp_path / "copy", inner, member("./door", tarfile.LNKTYPE, linkname="./a/b/link"))
+    assert "did not arrive" in done.left_out[0]
+    assert "door" not in tree(tmp_path / "copy")
 
 
 def test_a_container_that_swaps_a_folder_for_a_link_meanwhile_reaches_nothing_outside(tmp_path, monkeypatch):
@@ -403,26 +368,6 @@ def test_a_container_that_swaps_a_folder_for_a_link_meanwhile_reaches_nothing_ou
     assert tree(tmp_path) == {"outside": None, "shared": None}
 
 
-def test_a_hard_link_to_a_link_is_no_way_out(tmp_path):
-    done = arrive_tree(
-        tmp_path / "copy",
-        member("./a/b/link", tarfile.SYMTYPE, linkname="../../x"),
-        member("./door", tarfile.LNKTYPE, linkname="./a/b/link"),
-    )
-    assert "did not arrive" in done.left_out[0]
-    assert "door" not in tree(tmp_path / "copy")
-
-
-def test_a_link_with_control_characters_is_left_out_and_escaped(tmp_path, capsys):
-    done = arrive_tree(tmp_path / "copy", member("./x", tarfile.SYMTYPE, linkname="\x1b]52;c;eA==\a"))
-    context = SimpleNamespace(report=lambda words, document: None)
-    cli_files.report_transfer(context, done, "Pulled", "there", "here")
-    told = capsys.readouterr().err
-    assert "out of the tree" in told
-    assert told.replace("\n", "").isprintable()
-    assert tree(tmp_path / "copy") == {}
-
-
 def test_a_file_takes_the_place_of_a_file_or_link_and_not_of_what_that_leads_to(tmp_path):
     (tmp_path / "precious").write_text("mine")
     (tmp_path / "copy").symlink_to(tmp_path / "precious")
@@ -431,14 +376,16 @@ def test_a_file_takes_the_place_of_a_file_or_link_and_not_of_what_that_leads_to(
         assert tree(tmp_path) == {"precious": "mine", "copy": text}
 
 
+# ---- links in a workspace that a container can change ---------------------------------------------------------------
+
+
 def identities(*folders):
     """What `descent.shared_folders` says of some folders."""
     found = {(about.st_dev, about.st_ino) for about in map(os.stat, folders)}
     return lambda: found
 
 
-@pytest.fixture
-def shared(tmp_path, monkeypatch):
+def shared_workspace(tmp_path, monkeypatch):
     """A workspace of a container, in which a person is, beside a folder of theirs that the container does not have."""
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside/secret").write_text("mine")
@@ -465,34 +412,35 @@ def swap_at_first_use(monkeypatch, folder, target):
         monkeypatch.setattr(os, name, functools.partial(swapping, getattr(os, name)))
 
 
-REFUSED = r"is a link to \S+, in a folder that a container can change, and Clincus does not follow it"
-FILE = b"file 644 0\nevil"
+def pull(local, shared):
+    """Copy a file out of a container to a path."""
+    cli_transfer.pull_files(Sender(b"file 644 0\nevil"), "box", "/there", local, shared=identities(shared))
 
 
-@pytest.mark.parametrize("local", ["docs", "docs/", "docs/report.txt", "docs/new/report.txt", "{}/docs/report.txt"])
-@pytest.mark.parametrize("moment", ["before", "meanwhile"])
-def test_a_copy_is_written_through_no_link_of_a_container(shared, monkeypatch, local, moment):
-    if moment == "before":
-        swap_for_link(shared / "docs", shared.parent / "outside")
+@table(
+    ("local", "is_late"),
+    [("docs", False), ("docs/new/report.txt", False), ("docs/", True), ("docs/report.txt", True), ("{}/docs/x", True)],
+)
+def test_a_copy_is_written_through_no_link_of_a_container(tmp_path, monkeypatch, local, is_late):
+    shared = shared_workspace(tmp_path, monkeypatch)
+    if is_late:
+        swap_at_first_use(monkeypatch, shared / "docs", tmp_path / "outside")
     else:
-        swap_at_first_use(monkeypatch, shared / "docs", shared.parent / "outside")
-    sender = Sender(FILE)
-    with pytest.raises(clincus.ClincusError, match=REFUSED):
-        cli_transfer.pull_files(sender, "box", "/there", local.format(shared), shared=identities(shared))
-    assert os.listdir(shared.parent / "outside") == ["secret"]
+        swap_for_link(shared / "docs", tmp_path / "outside")
+    with pytest.raises(clincus.ClincusError, match="Clincus does not follow it"):
+        pull(local.format(shared), shared)
+    assert os.listdir(tmp_path / "outside") == ["secret"]
 
 
-def test_a_link_of_the_persons_own_is_followed_to_where_a_copy_goes(shared):
-    (shared.parent / "short").symlink_to("work/docs")
-    cli_transfer.pull_files(Sender(FILE), "box", "/there", "../short", shared=identities(shared))
+def test_a_link_of_the_persons_own_is_followed_to_where_a_copy_goes(tmp_path, monkeypatch):
+    shared = shared_workspace(tmp_path, monkeypatch)
+    (tmp_path / "short").symlink_to("work/docs")
+    pull("../short", shared)
     assert tree(shared) == {"docs": None, "docs/there": "evil"}
-
-
-def test_links_that_lead_to_each_other_end_a_copy(shared):
-    (shared.parent / "one").symlink_to("two")
-    (shared.parent / "two").symlink_to("one")
+    (tmp_path / "one").symlink_to("two")
+    (tmp_path / "two").symlink_to("one")
     with pytest.raises(clincus.ClincusError, match="Too many levels"):
-        cli_transfer.pull_files(Sender(FILE), "box", "/there", "../one", shared=identities(shared))
+        pull("../one", shared)
 
 
 class Taker:
@@ -517,37 +465,44 @@ def sent(local, shared):
     return taker.data.getvalue()
 
 
-@pytest.mark.parametrize("local", ["docs", "docs/", "docs/secret", "docs/../docs/secret"])
-@pytest.mark.parametrize("moment", ["before", "meanwhile"])
-def test_a_push_reads_through_no_link_of_a_container(shared, monkeypatch, local, moment):
+@table(
+    ("local", "swapped", "is_late"),
+    [
+        ("docs/secret", "docs", False),
+        ("docs", "docs", True),
+        ("docs/../docs/secret", "docs", True),
+        (".", "docs", True),
+        (".", "docs/secret", True),
+    ],
+)
+def test_a_push_reads_through_no_link_of_a_container(tmp_path, monkeypatch, local, swapped, is_late):
+    shared = shared_workspace(tmp_path, monkeypatch)
     (shared / "docs/secret").write_text("theirs")
-    if moment == "before":
-        swap_for_link(shared / "docs", shared.parent / "outside")
+    target = tmp_path / "outside" / swapped[5:]
+    if is_late:
+        swap_at_first_use(monkeypatch, shared / swapped, target)
     else:
-        swap_at_first_use(monkeypatch, shared / "docs", shared.parent / "outside")
-    assert b"mine" not in sent(local, shared)
+        swap_for_link(shared / swapped, target)
+    assert b"mine" not in sent(shared if local == "." else local, shared)
 
 
-@pytest.mark.parametrize("inner", ["docs", "docs/secret"])
-def test_a_push_of_a_tree_reads_through_no_link_that_a_container_makes_in_it_meanwhile(shared, monkeypatch, inner):
-    (shared / "docs/secret").write_text("theirs")
-    swap_at_first_use(monkeypatch, shared / inner, shared.parent / "outside" / inner[5:])
-    assert b"mine" not in sent(shared, shared)
-
-
-def test_a_push_sends_a_tree_as_it_is(shared):
+def test_a_push_sends_a_tree_as_it_is(tmp_path, monkeypatch):
+    shared = shared_workspace(tmp_path, monkeypatch)
     (shared / "docs/a").write_text("text")
     os.link(shared / "docs/a", shared / "docs/b")
     (shared / "docs/c").symlink_to("a")
     os.mkfifo(shared / "docs/pipe")
-    with tarfile.open(fileobj=io.BytesIO(sent(shared, shared))) as archive:
-        found = {one.name: (one.type, one.linkname, one.uid) for one in archive}
+    with tarfile.open(fileobj=io.BytesIO(sent(shared, shared))) as taken:
+        found = {one.name: (one.type, one.linkname, one.uid) for one in taken}
     assert found == {
         "./docs": (tarfile.DIRTYPE, "", 1000),
         "./docs/a": (tarfile.REGTYPE, "", 1000),
         "./docs/b": (tarfile.LNKTYPE, "./docs/a", 1000),
         "./docs/c": (tarfile.SYMTYPE, "a", 1000),
     }
+
+
+# ---- the place of a copy --------------------------------------------------------------------------------------------
 
 
 @table("there", ["file", "folder", "link to a folder", "broken link"])
@@ -563,24 +518,20 @@ def test_a_tree_takes_no_place_that_is_taken(tmp_path, there):
     else:
         place.symlink_to("../outside" if there == "link to a folder" else "nowhere")
     before = tree(tmp_path)
-    with pytest.raises(clincus.ClincusError, match=r"there\" exists already: move it away"):
+    with pytest.raises(clincus.ClincusError, match="exists already"):
         arrive_tree(tmp_path / "copy", member("./x", content=b"x"))
+    if there == "folder":
+        with pytest.raises(clincus.ClincusError, match="exists already"):
+            arrive(tmp_path / "copy", b"file 644 0\nx")
     assert tree(tmp_path) == before
 
 
-def test_a_file_takes_no_place_of_a_directory(tmp_path):
-    (tmp_path / "copy/there").mkdir(parents=True)
-    with pytest.raises(clincus.ClincusError, match="exists already"):
-        arrive(tmp_path / "copy", b"file 644 0\nx")
-    assert tree(tmp_path) == {"copy": None, "copy/there": None}
-
-
-@table("data", [b"file 644 0\nne", b"directory\n" + GOOD], ids=["file", "tree"])
+@table("data", [b"file 644 0\nne", b"directory\n" + GOOD])
 def test_a_sender_that_fails_changes_nothing(tmp_path, data):
-    name = "file" if data.startswith(b"file") else "copy"
     (tmp_path / "file").write_text("old")
+    target = tmp_path / ("file" if data.startswith(b"file") else "copy")
     with pytest.raises(clincus.IncusError):
-        arrive(tmp_path / name, data, clincus.IncusError("the container went away"))
+        arrive(target, data, clincus.IncusError("the container went away"))
     assert tree(tmp_path) == {"file": "old"}
 
 
@@ -601,9 +552,8 @@ def test_zeros_take_no_room(tmp_path):
 @table(
     ("line", "message"),
     [
-        (b"", "sent nothing"),
         (b"rubbish\n", "sent nothing"),
-        (b"missing\n", "does not exist in the container"),
+        (b"missing\n", "does not exist"),
         (b"other\n", "neither a file nor a directory"),
     ],
 )
@@ -612,29 +562,7 @@ def test_what_cannot_be_copied_is_named(tmp_path, line, message):
         arrive(tmp_path / "copy", line)
 
 
-@table(
-    ("link", "depth", "inside"),
-    [
-        ("a", 0, True),
-        ("a/b", 0, True),
-        ("./a", 0, True),
-        ("../a", 1, True),
-        ("../../a", 2, True),
-        ("../a", 0, False),
-        ("../../a", 1, False),
-        ("..", 1, True),
-        ("..", 0, False),
-        ("a/..", 1, False),  # a may be a link to somewhere else
-        ("../a/../b", 2, False),
-        ("/a", 3, False),
-        ("", 0, False),
-    ],
-)
-def test_a_link_stays_inside_or_does_not(link, depth, inside):
-    assert cli_transfer.stays_inside(link, depth) is inside
-
-
-@table(("path", "name"), [("/a/b", "b"), ("b/", "b"), (".", ""), ("..", ""), ("a/.", ""), ("a/..", ""), ("/", "")])
+@table(("path", "name"), [("/a/b", "b"), ("b/", "b"), ("..", ""), ("a/.", ""), ("/", "")])
 def test_the_name_a_copy_takes_in_a_directory(path, name):
     assert cli_transfer.own_name(path) == name
 
@@ -642,90 +570,61 @@ def test_the_name_a_copy_takes_in_a_directory(path, name):
 # ---- containers ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("words", "code"),
-    [
-        (("container", "exists", "box"), 0),
-        (("container", "exists", "bo"), 1),
-        (("container", "exists", "bo."), 1),
-        (("container", "running", "box"), 1),
-        (("container", "running", "up"), 0),
-        (("container", "running", "frozen"), 1),
-        (("image", "exists", "tools"), 0),
-        (("image", "exists", "tool"), 1),
-    ],
-)
-def test_a_question_is_answered_by_the_exit_code(run, words, code):
+def test_a_question_is_answered_by_the_exit_code(run, capsys):
     incus = incus_with(instance(), instance("up", "Running"), instance("frozen", "Frozen"), images=[image("tools")])
-    assert run(incus, *words) == code
-
-
-@pytest.mark.parametrize(
-    "words", [("container", "exists", "box"), ("container", "running", "box"), ("image", "exists", "x")]
-)
-def test_a_question_that_cannot_be_asked_is_no_no(run, words, capsys):
     gone = clincus.IncusError("Incus is not running.", 503)
-    assert run(FakeIncus({"/1.0/instances/box": gone, "/1.0/images?recursion=1": gone}), *words) == 2
-    assert "Incus is not running" in capsys.readouterr().err
+    silent = FakeIncus({"/1.0/instances/box": gone, "/1.0/images?recursion=1": gone})
+    answers = {
+        "container exists": {"box": 0, "bo": 1, "bo.": 1},
+        "container running": {"up": 0, "box": 1, "frozen": 1},
+        "image exists": {"tools": 0, "tool": 1},
+    }
+    for question, known in answers.items():
+        assert {name: run(incus, *question.split(), name) for name in known} == known
+        assert run(silent, *question.split(), "box") == 2, "a question that cannot be asked is no no"
+        assert "Incus is not running" in capsys.readouterr().err
 
 
-def test_a_running_container_is_deleted_by_force_only(run):
-    incus = incus_with(instance(status="Running"))
-    with pytest.raises(clincus.ClincusError, match=r'"box" is running.*--force'):
-        run(incus, "container", "delete", "box")
-    assert incus.asked == []
-    assert run(incus, "container", "delete", "box", "--force") == 0
-    assert incus.asked == [("delete", "--force", "box")]
-
-
-@pytest.mark.parametrize(
-    ("typed", "deleted"), [("y\n", True), ("YES\n", True), ("\n", False), ("n\n", False), ("", False)]
-)
-def test_a_delete_asks_at_a_terminal(run, monkeypatch, typed, deleted, capsys):
-    monkeypatch.setattr(sys, "stdin", Terminal(typed))
-    incus = incus_with(instance())
-    assert run(incus, "container", "delete", "box") == (0 if deleted else 1)
-    assert bool(incus.asked) is deleted
-    shown = capsys.readouterr()
-    assert "[y/N]: " in shown.err
-    assert shown.out == ""
-
-
-@pytest.mark.usefixtures("no_terminal")
-def test_a_script_that_names_a_container_deletes_it(run):
-    incus = incus_with(instance())
-    assert run(incus, "container", "delete", "box") == 0
-    assert incus.asked == [("delete", "--force", "box")]
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
+@table(
+    ("status", "flags", "typed", "code"),
     [
-        (("--format", "json"), "--format needs --capture"),
-        (("--tty", "--capture"), "do not go together"),
-        (("--cwd", "src"), "absolute path"),
+        ("Stopped", [], "YES\n", 0),
+        ("Stopped", [], "n\n", 1),
+        ("Stopped", [], "", 1),
+        ("Stopped", [], None, 0),  # a script that names the container
+        ("Running", ["--yes"], None, None),
+        ("Running", ["--force"], None, 0),
     ],
 )
-def test_flags_of_exec_that_do_not_go_together(run, words, message):
-    with pytest.raises(cli_commands.UsageError, match=message):
-        run(incus_with(instance(status="Running")), "container", "exec", *words, "box", "ls")
+def test_a_container_is_deleted_if_agreed_and_a_running_one_by_force(run, monkeypatch, status, flags, typed, code):  # noqa: PLR0917
+    monkeypatch.setattr(sys, "stdin", io.StringIO() if typed is None else Terminal(typed))
+    incus = incus_with(instance(status=status))
+    if code is None:
+        with pytest.raises(clincus.ClincusError, match="--force"):
+            run(incus, "container", "delete", "box", *flags)
+    else:
+        assert run(incus, "container", "delete", "box", *flags) == code
+    assert incus.asked == ([("delete", "--force", "box")] if code == 0 else [])
 
 
-@pytest.mark.parametrize(
-    ("status", "message"), [("Stopped", "clincus container start box"), ("Frozen", "clincus container start box")]
+@table(
+    ("status", "words", "kind", "message"),
+    [
+        ("Running", ["--format", "json"], cli_commands.UsageError, "needs --capture"),
+        ("Running", ["--tty", "--capture"], cli_commands.UsageError, "do not go together"),
+        ("Running", ["--cwd", "src"], cli_commands.UsageError, "absolute path"),
+        ("Stopped", [], clincus.ClincusError, "clincus container start box"),
+        ("Frozen", [], clincus.ClincusError, "clincus container start box"),
+    ],
 )
-def test_exec_says_what_a_container_that_does_not_run_needs(run, status, message):
-    with pytest.raises(clincus.ClincusError, match=message):
-        run(incus_with(instance(status=status)), "container", "exec", "box", "ls")
+def test_an_exec_that_cannot_be_says_why(run, status, words, kind, message):
+    with pytest.raises(kind, match=message):
+        run(incus_with(instance(status=status)), "container", "exec", *words, "box", "ls")
 
 
-@pytest.mark.parametrize(
+@table(
     ("flags", "device"),
-    [
-        ((), {"shift": "true"}),
-        (("--readonly",), {"shift": "true", "readonly": "true"}),
-        (("--shift=false",), {}),
-    ],
+    [([], {"shift": "true"}), (["--readonly"], {"shift": "true", "readonly": "true"}), (["--shift=false"], {})],
 )
 def test_a_mount_becomes_a_disk_device(run, tmp_path, flags, device):
     incus = incus_with(instance())
@@ -738,134 +637,93 @@ def test_a_mount_becomes_a_disk_device(run, tmp_path, flags, device):
 
 
 def test_a_snapshot_as_json(run, capsys):
-    kept = snapshot("before-merge", expires_at="2027-04-01T00:00:00Z", description="why")
-    assert (
-        run(incus_with(instance(snapshots=[kept])), "snapshot", "info", "before-merge", "-c", "box", "--format=json")
-        == 0
-    )
-    assert json.loads(capsys.readouterr().out) == {
-        "container": "box",
-        "snapshot": {
-            "created_at": "2027-03-01T08:20:01.5Z",
-            "description": "why",
-            "expires_at": "2027-04-01T00:00:00Z",
-            "name": "before-merge",
-            "stateful": False,
-        },
-    }
+    known = {"created_at": "2027-03-01T08:20:01.5Z", "expires_at": "2027-04-01T00:00:00Z", "description": "why"}
+    incus = incus_with(instance(snapshots=[snapshot("before-merge", **known)]))
+    assert run(incus, "snapshot", "info", "before-merge", "-c", "box", "--format=json") == 0
+    shown = {**known, "name": "before-merge", "stateful": False}
+    assert json.loads(capsys.readouterr().out) == {"container": "box", "snapshot": shown}
 
 
 def test_snapshots_are_listed_oldest_first(run, capsys):
-    later = snapshot("a", "2027-03-02T00:00:00Z")
-    incus = incus_with(instance(snapshots=[later, snapshot("b")]))
+    incus = incus_with(instance(snapshots=[snapshot("a", "2027-03-02T00:00:00Z"), snapshot("b")]))
     assert run(incus, "snapshot", "list", environ={"CLINCUS_CONTAINER": "box"}) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "Snapshots for box:"
     assert [line.split()[0] for line in lines[1:4]] == ["NAME", "b", "a"]
-    assert lines[-1] == "Total: 2 snapshots"
-
-
-@pytest.mark.parametrize(
-    ("words", "output"),
-    [
-        (("--all", "--format", "json"), "{}\n"),
-        (("--all",), "(none)\n"),
-        (("-c", "box", "--format", "json"), '{\n  "container": "box",\n  "snapshots": []\n}\n'),
-        (("-c", "box"), "Snapshots for box:\n  (none)\n\nTotal: 0 snapshots\n"),
-    ],
-)
-def test_no_snapshots(run, words, output, capsys):
-    assert run(incus_with(instance()), "snapshot", "list", *words) == 0
-    assert capsys.readouterr().out == output
-
-
-def test_all_snapshots_are_those_of_containers_with_the_prefix(run, capsys):
     incus = incus_with(instance("other", snapshots=[snapshot("s")]), instance("my-box", snapshots=[snapshot("s")]))
     assert run(incus, "snapshot", "list", "--all", "--format=json", environ={"CLINCUS_CONTAINER_PREFIX": "my-"}) == 0
     assert list(json.loads(capsys.readouterr().out)) == ["my-box"]
+    assert run(incus_with(instance()), "snapshot", "list", "-c", "box", "--format=json") == 0
+    assert json.loads(capsys.readouterr().out) == {"container": "box", "snapshots": []}
 
 
-@pytest.mark.parametrize(
+@table(
     ("words", "message"),
     [
-        (("container", "start", "nope"), 'container "nope" not found'),
-        (("snapshot", "info", "nope", "-c", "box"), 'snapshot "nope" not found in container "box"'),
-        (("image", "info", "nope"), "image 'nope' not found"),
-        (("attach", "nope"), 'session "nope" not found'),
-        (("tmux", "capture", "nope"), 'session "nope" not found'),
+        ("container start nope", 'container "nope"'),
+        ("snapshot info nope -c box", 'snapshot "nope"'),
+        ("image info nope", "image 'nope'"),
+        ("image delete nope", "image 'nope'"),
+        ("attach nope", 'session "nope"'),
     ],
 )
-def test_what_is_not_there_is_not_found(run, words, message):
-    with pytest.raises(clincus.ClincusError, match=message):
-        run(incus_with(instance()), *words)
+def test_what_is_not_there_is_not_found(run, no_terminal, words, message):
+    with pytest.raises(clincus.ClincusError, match=f"{message} not found"):
+        run(incus_with(instance()), *words.split())
 
 
 LABELS = {"user.clincus.workspace": "/srv/app", "user.clincus.tool": "claude"}
 
 
-def test_a_workspace_that_is_named_beats_the_container_of_the_environment(run, capsys):
+def test_a_snapshot_is_of_the_only_session_of_the_named_folder_or_one_above(run, capsys):
+    """Not of the container that the environment names."""
     incus = incus_with(instance("clincus-abcdef-1", config=LABELS), instance("box"))
-    run(incus, "snapshot", "list", "-w", "/srv/app", environ={"CLINCUS_CONTAINER": "box"})
+    run(incus, "snapshot", "list", "-w", "/srv/app/src", environ={"CLINCUS_CONTAINER": "box"})
     assert capsys.readouterr().out.startswith("Snapshots for clincus-abcdef-1:")
 
 
-def test_a_snapshot_is_of_the_only_session_of_a_folder_above(run, capsys):
-    incus = incus_with(instance("clincus-abcdef-1", config=LABELS))
-    run(incus, "snapshot", "list", "-w", "/srv/app/src")
-    assert capsys.readouterr().out.startswith("Snapshots for clincus-abcdef-1:")
-
-
-def test_what_would_be_cleaned_is_told_as_json(run, capsys):
+def test_what_would_be_cleaned_is_told_once(run, capsys):
     incus = incus_with(instance("clincus-abcdef-1", config=LABELS))
     run(incus, "clean", "--dry-run", "--json")
     assert [*json.loads(capsys.readouterr().out)["stopped clincus containers"]] == ["clincus-abcdef-1"]
-
-
-def test_a_stopped_container_is_cleaned_once(run, capsys):
-    """Its workspace is gone too, so that it is among the orphans as well."""
-    incus = incus_with(instance("clincus-abcdef-1", config=LABELS))
     run(incus, "clean", "--all", "--dry-run")
-    assert capsys.readouterr().out.count("clincus-abcdef-1") == 1
+    assert capsys.readouterr().out.count("clincus-abcdef-1") == 1, "its workspace is gone, too: it is an orphan"
 
 
-@pytest.mark.parametrize("status", ["Running", "Frozen"])
-def test_a_restore_needs_a_stopped_container(run, status):
-    incus = incus_with(instance(status=status, snapshots=[snapshot("s")]))
-    with pytest.raises(clincus.ClincusError, match=r"must be stopped before restore: .* `clincus container stop box`"):
-        run(incus, "snapshot", "restore", "s", "-c", "box")
+RESTORE = "snapshot restore s -c box"
+
+
+@table(
+    ("words", "box", "message"),
+    [
+        (RESTORE, instance(status="Running"), "must be stopped"),
+        (RESTORE, instance(status="Frozen"), "must be stopped"),
+        (f"{RESTORE} --yes", instance(status="Running"), "--force"),
+        (f"{RESTORE} --stateful --force", instance(status="Running"), "taken without the programs"),
+        (f"{RESTORE} --force", instance(status="Running", ephemeral=True), "Incus deletes it when it stops"),
+        (RESTORE, instance(), "give --yes"),
+        ("snapshot delete --all -c box", instance(), "give --yes"),
+        ("snapshot delete -c box", instance(), "name required"),
+        ("snapshot delete s --all -c box", instance(), "s"),
+        ("image publish box tools --force", instance(status="Running", ephemeral=True), "Incus deletes it"),
+        ("image publish box tools", instance(status="Running"), "--force"),
+        ("image publish box old", instance(), "exists already"),
+        ("image cleanup box-", instance(), "--keep must be > 0"),
+        ("image cleanup box- --keep 0", instance(), "--keep must be > 0"),
+    ],
+)
+def test_what_loses_something_is_refused_before_anything_is_done(run, no_terminal, words, box, message):
+    incus = incus_with({**box, "snapshots": [snapshot("s")]}, images=[image("old")])
+    with pytest.raises((clincus.ClincusError, cli_commands.UsageError), match=message):
+        run(incus, *words.split())
     assert incus.asked == []
 
 
-def test_nothing_is_stopped_for_programs_that_a_snapshot_does_not_have(run):
-    incus = incus_with(instance(status="Running", snapshots=[snapshot("s")]))
-    with pytest.raises(clincus.ClincusError, match="taken without the programs"):
-        run(incus, "snapshot", "restore", "s", "-c", "box", "--stateful", "--force")
-    assert incus.asked == []
-
-
-@pytest.mark.usefixtures("no_terminal")
-@pytest.mark.parametrize("words", [("restore", "s"), ("delete", "--all")])
-def test_what_loses_much_needs_a_yes_where_nobody_can_be_asked(run, words):
-    incus = incus_with(instance(snapshots=[snapshot("s")]))
-    with pytest.raises(clincus.ClincusError, match="give --yes"):
-        run(incus, "snapshot", *words, "-c", "box")
-    assert incus.asked == []
-    assert run(incus, "snapshot", *words, "-c", "box", "--yes") == 0
-
-
-@pytest.mark.usefixtures("no_terminal")
-def test_a_yes_does_not_mean_force(run):
-    incus = incus_with(instance(status="Running", snapshots=[snapshot("s")]))
-    for words in (["container", "delete", "box"], ["snapshot", "restore", "s", "-c", "box"]):
-        with pytest.raises(clincus.ClincusError, match="--force"):
-            run(incus, *words, "--yes")
-    assert incus.asked == []
-
-
-@pytest.mark.parametrize("words", [(), ("s", "--all")])
-def test_a_snapshot_delete_needs_a_name_or_all(run, words):
-    with pytest.raises(cli_commands.UsageError):
-        run(incus_with(instance(snapshots=[snapshot("s")])), "snapshot", "delete", *words, "-c", "box")
+def test_a_yes_restores_and_deletes_where_nobody_can_be_asked(run, no_terminal):
+    for words in (["restore", "s"], ["delete", "--all"]):
+        incus = incus_with(instance(snapshots=[snapshot("s")]))
+        assert run(incus, "snapshot", *words, "-c", "box", "--yes") == 0
+        assert incus.asked
 
 
 def test_one_snapshot_that_cannot_be_deleted_does_not_keep_the_others(run, capsys):
@@ -879,9 +737,8 @@ def test_one_snapshot_that_cannot_be_deleted_does_not_keep_the_others(run, capsy
 
     incus.query = refuse
     assert run(incus, "snapshot", "delete", "--all", "--force", "-c", "box") == 1
-    words = capsys.readouterr().err
-    assert "a: it is busy" in words
-    assert "Deleted snapshot 'b'" in words
+    assert "a: it is busy" in capsys.readouterr().err
+    assert incus.asked == [("DELETE", "/1.0/instances/box/snapshots/b", None)]
 
 
 # ---- images -------------------------------------------------------------------------------------------------------
@@ -895,27 +752,20 @@ def test_images_as_json(run, capsys):
     assert found[1] == {"aliases": ["z"], "created_at": "2027-03-01T08:04:11Z", "fingerprint": "1", "size": 79167645}
 
 
-def test_no_images_are_an_empty_list(run, capsys):
-    assert run(incus_with(), "image", "list", "--format", "json") == 0
-    assert capsys.readouterr().out == "[]\n"
-
-
-@pytest.mark.parametrize(
+@table(
     ("images", "words", "expected"),
     [
-        ([], (), ["Available Images:", "✗ clincus (not built)", "clincus build"]),
-        ([image("clincus")], (), ["✓ clincus (75.5 MiB"]),
-        ([image("clincus", "old")], ("--all",), ["All Local Images:", "ALIAS", "UPLOAD DATE", "old", "75.5 MiB"]),
-        ([image("my-a"), image("b")], ("--prefix", "my-"), ["Images with prefix", "my-a", "CREATED"]),
-        ([image("b")], ("--prefix", "my-"), ["No images found with prefix 'my-'"]),
+        ([], [], ["✗ clincus (not built)", "clincus build"]),
+        ([image("clincus")], [], ["✓ clincus (75.5 MiB"]),
+        ([image("clincus", "old")], ["--all"], ["ALIAS", "old", "75.5 MiB"]),
+        ([image("my-a"), image("b")], ["--prefix", "my-"], ["my-a"]),
     ],
 )
 def test_images_as_a_table(run, images, words, expected, capsys):
-    assert run(incus_with(images=images), "images", *words) == 0
-    output = capsys.readouterr().out
-    run(incus_with(images=images), "image", "list", *words)
-    assert capsys.readouterr().out == output
-    assert [text for text in expected if text not in output] == []
+    for command in (["images"], ["image", "list"]):
+        assert run(incus_with(images=images), *command, *words) == 0
+        output = capsys.readouterr().out
+        assert [text for text in expected if text not in output] == []
 
 
 VERSIONS = [f"box-2027030{day}-080000" for day in (1, 2, 3)]
@@ -925,7 +775,6 @@ VERSIONS = [f"box-2027030{day}-080000" for day in (1, 2, 3)]
     ("images", "keep", "delete", "kept", "spared"),
     [
         ([[name] for name in VERSIONS], 2, VERSIONS[:1], VERSIONS[:0:-1], []),
-        ([[name] for name in VERSIONS], 1, VERSIONS[1::-1], VERSIONS[2:], []),
         ([[name] for name in VERSIONS], 9, [], VERSIONS[::-1], []),
         ([[VERSIONS[0], "stable"], [VERSIONS[1]]], 1, [], [VERSIONS[1]], [VERSIONS[0]]),
         ([[VERSIONS[0], VERSIONS[2]], [VERSIONS[1]]], 1, [VERSIONS[1]], [VERSIONS[2]], [VERSIONS[0]]),
@@ -937,80 +786,29 @@ def test_what_a_cleanup_deletes(images, keep, delete, kept, spared):
     assert plan == cli_images.Cleanup(delete, kept, spared)
 
 
-@pytest.mark.parametrize("words", [(), ("--keep", "0"), ("--keep", "-1"), ("--keep", "many")])
-def test_a_cleanup_says_how_many_stay(run, words):
-    with pytest.raises(cli_commands.UsageError, match="--keep must be > 0"):
-        run(incus_with(), "image", "cleanup", "box-", *words)
-
-
-@pytest.mark.usefixtures("no_terminal")
-def test_a_cleanup_reports_what_it_did(run, capsys):
+def test_a_cleanup_does_what_it_says(run, no_terminal, capsys):
     incus = incus_with(images=[image(name, fingerprint=name) for name in VERSIONS])
     assert run(incus, "image", "cleanup", "box-", "--keep", "2", "--dry-run") == 0
     assert incus.asked == []
     assert run(incus, "image", "cleanup", "box-", "--keep", "2") == 0
     assert incus.asked == [("DELETE", f"/1.0/images/{VERSIONS[0]}", None)]
-    words = capsys.readouterr().err
-    assert "Cleanup complete:\nDeleted 1 old version(s):\n  - box-20270301-080000\nKept 2 recent version(s):" in words
-
-
-def test_a_name_that_is_taken_is_refused_before_anything_is_published(run):
-    incus = incus_with(instance(), images=[image("tools")])
-    with pytest.raises(clincus.ClincusError, match="'tools' exists already"):
-        run(incus, "image", "publish", "box", "tools")
-    assert incus.asked == []
-
-
-@pytest.mark.parametrize(
-    "words", [("image", "publish", "box", "tools", "--force"), ("snapshot", "restore", "s", "-c", "box", "--force")]
-)
-def test_a_container_that_incus_deletes_when_it_stops_is_not_stopped(run, words):
-    incus = incus_with(instance(status="Running", ephemeral=True, snapshots=[snapshot("s")]))
-    with pytest.raises(clincus.ClincusError, match="Incus deletes it when it stops"):
-        run(incus, *words)
-    assert incus.asked == []
-
-
-def test_a_running_container_is_published_by_force_only(run):
-    incus = incus_with(instance(status="Running"))
-    with pytest.raises(clincus.ClincusError, match="--force"):
-        run(incus, "image", "publish", "box", "tools")
-    assert incus.asked == []
-
-
-@pytest.mark.usefixtures("no_terminal")
-def test_a_delete_says_why_it_failed(run):
-    with pytest.raises(clincus.ClincusError, match="failed to delete image 'nope': image 'nope' not found"):
-        run(incus_with(), "image", "delete", "nope")
+    assert VERSIONS[0] in capsys.readouterr().err
 
 
 # ---- the service --------------------------------------------------------------------------------------------------
 
 
-@table(
-    ("word", "quoted"),
-    [
-        ("/usr/bin/clincus", '"/usr/bin/clincus"'),
-        ("/opt/my tools/c", '"/opt/my tools/c"'),
-        ('a"b\\c', '"a\\"b\\\\c"'),
-        ("50%", '"50%%"'),
-    ],
-)
-def test_a_word_of_the_unit_file(word, quoted):
-    assert cli_service.unit_word(word) == quoted
-
-
 def test_the_unit_file():
-    text = cli_service.unit_text(["/usr/bin/python3", "/opt/$x/clincus.pyz", "serve"], {"INCUS_DIR": "/var/$x"})
-    lines = text.splitlines()
-    assert 'ExecStart="/usr/bin/python3" "/opt/$$x/clincus.pyz" "serve"' in lines
-    assert 'Environment="INCUS_DIR=/var/$x"' in lines
-    assert [line for line in lines if line.startswith(("Restart", "WantedBy", "Type"))] == [
+    words = ["/opt/$x/my tools", 'a"b\\c', "50%"]
+    lines = cli_service.unit_text(words, {"INCUS_DIR": "/var/$x"}).splitlines()
+    for line in (
+        r'ExecStart="/opt/$$x/my tools" "a\"b\\c" "50%%"',
+        'Environment="INCUS_DIR=/var/$x"',
         "Type=notify",
         "Restart=on-failure",
-        "RestartSec=5",
         "WantedBy=default.target",
-    ]
+    ):
+        assert line in lines
 
 
 @pytest.fixture
@@ -1037,8 +835,10 @@ if grep -qx "$2" {folder}/fail 2>/dev/null; then echo "Failed to $2." >&2; exit 
 
 
 def calls(folder):
-    """What systemctl was told to do; that it was asked how things are is no matter."""
-    lines = (folder / "calls").read_text().splitlines() if (folder / "calls").exists() else []
+    """What systemctl was told to do since the last time; that it was asked how things are is no matter."""
+    file = folder / "calls"
+    lines = file.read_text().splitlines() if file.exists() else []
+    file.unlink(missing_ok=True)
     return [line for line in lines if not line.startswith("--user show")]
 
 
@@ -1046,28 +846,37 @@ def unit(tmp_path):
     return tmp_path / ".config/systemd/user/clincus.service"
 
 
-def test_install_writes_the_unit_and_enables_it(run, systemctl, tmp_path, capsys):
+def test_the_life_of_the_service(run, systemctl, tmp_path, capsys):
     assert run(None, "service", "install", "--port", "4000", environ={"INCUS_DIR": "/srv/incus"}) == 0
     assert calls(systemctl) == ["--user daemon-reload", f"--user enable {unit(tmp_path)}"]
-    program = f'"{sys.executable}" "{tmp_path / "clincus.pyz"}" "serve" "--port" "4000"'
-    assert f"ExecStart={program}\n" in unit(tmp_path).read_text()
     assert 'Environment="INCUS_DIR=/srv/incus"' in unit(tmp_path).read_text()
-    words = capsys.readouterr().err
-    assert f"Installed unit file to {unit(tmp_path)}" in words
-    assert "Service enabled." in words
-    assert "clincus service restart" in words
+    for action in ("start", "stop", "restart"):
+        assert run(None, "service", action) == 0
+        assert calls(systemctl) == [f"--user {action} clincus.service"]
+    for state, code in (("active", 0), ("failed", 1)):
+        details = "SubState=x\nMainPID=77\nUnitFileState=enabled\nStatusText=I am well\n"
+        (systemctl / "show").write_text(f"ActiveState={state}\n{details}")
+        capsys.readouterr()
+        assert run(None, "service", "status", "--format", "json") == code
+        assert json.loads(capsys.readouterr().out) == {
+            "active": code == 0, "enabled": True, "pid": 77, "state": f"{state} (x)", "message": "I am well",
+            "unit": str(unit(tmp_path)),
+        }  # fmt: skip
+    assert run(None, "service", "remove") == 0
+    assert calls(systemctl) == ["--user disable --now clincus.service", "--user daemon-reload"]
+    assert not unit(tmp_path).exists()
+    for action in ("start", "stop", "restart", "status", "remove"):
+        with pytest.raises(clincus.ClincusError, match="not installed"):
+            run(None, "service", action)
+    assert calls(systemctl) == []
 
 
 def test_what_serve_would_read_from_the_environment_goes_into_the_unit_and_no_secret(run, systemctl, tmp_path, capsys):
-    environ = {"CLINCUS_PORT": "4000", "CLINCUS_LIMIT_CPU": "2", "CLINCUS_TOKEN": "s3cret", "PATH": "/opt/a b:/bin"}
+    environ = {"CLINCUS_PORT": "4000", "CLINCUS_TOKEN": "s3cret", "PATH": "/opt/a b:/bin"}
+    environ["XDG_CONFIG_HOME"] = str(tmp_path / "x")
     run(None, "service", "install", environ=environ)
-    text = unit(tmp_path).read_text()
-    lines = [line for line in text.splitlines() if line.startswith("Environment=")]
-    assert lines == [
-        'Environment="CLINCUS_LIMIT_CPU=2"',
-        'Environment="CLINCUS_PORT=4000"',
-        'Environment="PATH=/opt/a b:/bin"',
-    ]
+    text = (tmp_path / "x/systemd/user/clincus.service").read_text()
+    assert 'Environment="CLINCUS_PORT=4000"\nEnvironment="PATH=/opt/a b:/bin"\n' in text
     assert "s3cret" not in text
     assert "use --token-file" in capsys.readouterr().err
 
@@ -1079,74 +888,27 @@ def test_the_flags_of_serve_go_into_the_unit(run, systemctl, tmp_path, monkeypat
     assert words in unit(tmp_path).read_text()
 
 
-def test_the_unit_file_follows_xdg_config_home(run, systemctl, tmp_path):
-    assert run(None, "service", "install", environ={"XDG_CONFIG_HOME": str(tmp_path / "x")}) == 0
-    assert (tmp_path / "x/systemd/user/clincus.service").exists()
-
-
-@pytest.mark.parametrize("before", [None, "the old unit\n"])
-@pytest.mark.parametrize("step", ["daemon-reload", "enable"])
+@table(("step", "before"), [("daemon-reload", None), ("enable", None), ("enable", "the old unit\n")])
 def test_an_install_that_fails_leaves_things_as_they_were(run, systemctl, tmp_path, step, before):
+    home = {"HOME": str(tmp_path)}
     if before:
         unit(tmp_path).parent.mkdir(parents=True)
         unit(tmp_path).write_text(before)
     (systemctl / "fail").write_text(step)
     with pytest.raises(clincus.ClincusError, match=f"Failed to {step}"):
-        run(None, "service", "install")
-    assert (unit(tmp_path).read_text() if before else unit(tmp_path).exists() or None) == before
+        run(None, "service", "install", environ=home)
+    assert (unit(tmp_path).read_text() if unit(tmp_path).exists() else None) == before
     assert calls(systemctl)[-1] == "--user daemon-reload"
 
 
-@pytest.mark.parametrize(("action", "words"), [("start", "started"), ("stop", "stopped"), ("restart", "restarted")])
-def test_the_service_is_started_and_stopped_by_systemd(run, systemctl, action, words, capsys):
+def test_what_systemd_cannot_do_is_told_in_its_words(run, systemctl):
     run(None, "service", "install")
-    (systemctl / "calls").unlink()
-    assert run(None, "service", action) == 0
-    assert calls(systemctl) == [f"--user {action} clincus.service"]
-    assert f"Service {words}." in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("action", ["start", "stop", "restart"])
-def test_what_systemd_cannot_do_is_told_in_its_words(run, systemctl, action):
-    run(None, "service", "install")
-    (systemctl / "fail").write_text(action)
-    with pytest.raises(clincus.ClincusError, match=rf"{action} clincus.service` failed: Failed to {action}"):
-        run(None, "service", action)
-
-
-def test_without_a_user_manager_it_says_how_to_get_one(run, systemctl):
+    (systemctl / "fail").write_text("restart")
+    with pytest.raises(clincus.ClincusError, match="Failed to restart"):
+        run(None, "service", "restart")
     (systemctl / "systemctl").write_text("#!/bin/sh\necho 'Failed to connect to bus: No medium found' >&2; exit 1\n")
-    with pytest.raises(clincus.ClincusError, match=r"No medium found.*without sudo.*sudo loginctl enable-linger"):
+    with pytest.raises(clincus.ClincusError, match=r"No medium found.*sudo loginctl enable-linger"):
         run(None, "service", "install")
-
-
-@pytest.mark.parametrize("action", ["start", "stop", "restart", "status", "remove"])
-def test_a_service_that_is_not_installed_is_said_to_be_so(run, systemctl, action):
-    with pytest.raises(clincus.ClincusError, match="service is not installed"):
-        run(None, "service", action)
-    assert calls(systemctl) == []
-
-
-@pytest.mark.parametrize(("state", "code"), [("active", 0), ("inactive", 1), ("failed", 1)])
-def test_the_status_of_the_service(run, systemctl, state, code, capsys):
-    run(None, "service", "install")
-    (systemctl / "show").write_text(
-        f"ActiveState={state}\nSubState=x\nMainPID=77\nUnitFileState=enabled\nStatusText=I am well\n"
-    )
-    assert run(None, "service", "status", "--format", "json") == code
-    document = json.loads(capsys.readouterr().out)
-    assert os.path.exists(document.pop("unit"))
-    assert document == {
-        "active": code == 0, "enabled": True, "pid": 77, "state": f"{state} (x)", "message": "I am well",
-    }  # fmt: skip
-
-
-def test_remove_stops_the_service_and_takes_the_unit_away(run, systemctl, tmp_path):
-    run(None, "service", "install")
-    (systemctl / "calls").unlink()
-    assert run(None, "service", "remove") == 0
-    assert calls(systemctl) == ["--user disable --now clincus.service", "--user daemon-reload"]
-    assert not unit(tmp_path).exists()
 
 
 def test_a_machine_without_systemd_is_told_so(run, tmp_path, monkeypatch):
@@ -1163,7 +925,7 @@ def test_systemctl_is_led_to_our_own_user_manager(run, systemctl, tmp_path, monk
     assert (tmp_path / "folder").read_text() == f"/run/user/{os.getuid()}\n"
 
 
-@table("name", ["notify", "\0clincus-test-notify"], ids=["path", "abstract"])
+@table("name", ["notify", "\0clincus-test-notify"])
 def test_systemd_is_told_by_a_datagram(tmp_path, monkeypatch, name):
     address = name if name.startswith("\0") else str(tmp_path / name)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
@@ -1171,21 +933,11 @@ def test_systemd_is_told_by_a_datagram(tmp_path, monkeypatch, name):
         monkeypatch.setenv("NOTIFY_SOCKET", address.replace("\0", "@"))
         cli_service.tell_systemd("READY=1")
         assert channel.recv(100) == b"READY=1"
+    monkeypatch.setenv("NOTIFY_SOCKET", "/not/there")
+    cli_service.tell_systemd("READY=1")  # a systemd that does not listen is no matter
 
 
-@pytest.fixture
-def browser(tmp_path):
-    """The environment of a desktop whose xdg-open writes down the address and does not end by itself."""
-    program = tmp_path / "bin" / "xdg-open"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\necho "$1" >{tmp_path}/opened; echo $$ >{tmp_path}/pid; exec sleep 1000\n')
-    program.chmod(0o755)
-    yield {"PATH": f"{program.parent}:{os.environ['PATH']}", "DISPLAY": ":0"}
-    with contextlib.suppress(OSError, ValueError):
-        os.kill(int((tmp_path / "pid").read_text()), signal.SIGTERM)
-
-
-@pytest.mark.parametrize(("caller", "says"), [("ada", True), ("root", False), ("", False)])
+@table(("caller", "says"), [("ada", True), ("root", False), ("", False)])
 def test_a_server_under_sudo_says_whom_it_refuses(run, monkeypatch, capsys, caller, says):
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(cli_service, "load_when_used", lambda *_: None)
@@ -1197,96 +949,64 @@ def test_a_server_under_sudo_says_whom_it_refuses(run, monkeypatch, capsys, call
 def test_a_server_at_all_addresses_says_where_other_machines_find_it(monkeypatch, capsys):
     monkeypatch.setattr(cli_service, "outward_address", lambda: "192.168.1.10")
     cli_service.Announcer(is_everywhere=True)("http://127.0.0.1:4000")
-    assert "Other machines reach it at http://192.168.1.10:4000" in capsys.readouterr().err
+    assert "http://192.168.1.10:4000" in capsys.readouterr().err
     cli_service.Announcer()("http://127.0.0.1:4000")
     assert capsys.readouterr().err == ""
 
 
-def test_a_browser_is_opened_without_waiting_for_its_end(browser, tmp_path):
-    cli_service.open_browser("http://127.0.0.1:3000", browser)
-    wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip(), "the browser")
-    assert (tmp_path / "opened").read_text() == "http://127.0.0.1:3000\n"
-
-
-BROWSERS = {
-    "an editor's": ({"BROWSER": "/opt/code open"}, ["/opt/code", "open", "U"]),
-    "one with a place for the address": ({"BROWSER": "show %s --new"}, ["show", "U", "--new"]),
-    "the first of several": ({"BROWSER": "one:two"}, ["one", "U"]),
-    "that of a desktop": ({"WAYLAND_DISPLAY": "wayland-0"}, ["xdg-open", "U"]),
-    "none": ({}, []),
-}
-
-
-@table(("environ", "command"), BROWSERS.values(), ids=BROWSERS.keys())
-def test_the_browser_is(environ, command):
-    assert cli_service.browser_command("U", environ) == command
-
-
-@pytest.mark.parametrize("missing", ["DISPLAY", "PATH"])
-def test_without_a_desktop_or_its_program_the_address_is_said(browser, missing, capsys, tmp_path):
-    cli_service.open_browser("http://127.0.0.1:3000", {**browser, missing: ""})
-    assert "open http://127.0.0.1:3000 yourself" in capsys.readouterr().err
-    assert not (tmp_path / "opened").exists()
-
-
-@table("address", [None, "/not/there"])
-def test_systemd_that_does_not_listen_is_no_matter(monkeypatch, address):
-    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    if address:
-        monkeypatch.setenv("NOTIFY_SOCKET", address)
-    cli_service.tell_systemd("READY=1")
-
-
-# ---- as a program -------------------------------------------------------------------------------------------------
+def test_a_browser_is_opened_without_waiting_for_its_end(tmp_path, capsys):
+    opened, pid, program = tmp_path / "opened", tmp_path / "pid", tmp_path / "bin" / "xdg-open"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$1" >{opened}; echo $$ >{pid}; exec sleep 1000\n')
+    program.chmod(0o755)
+    environ = {"PATH": f"{program.parent}:{os.environ['PATH']}", "DISPLAY": ":0"}
+    for missing in ("DISPLAY", "PATH"):
+        cli_service.open_browser("http://127.0.0.1:3000", {**environ, missing: ""})
+        assert "open http://127.0.0.1:3000 yourself" in capsys.readouterr().err
+    assert not opened.exists()
+    try:
+        cli_service.open_browser("http://127.0.0.1:3000", environ)
+        wait_until(lambda: pid.exists() and pid.read_text().strip(), "the browser")
+        assert opened.read_text() == "http://127.0.0.1:3000\n"
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            os.kill(int(pid.read_text()), signal.SIGTERM)
 
 
 @table(
-    ("words", "message"),
+    ("environ", "command"),
     [
-        (["file", "pull", "box", "."], "'box' is no place in a container"),
-        (["file", "push", ".", "box:/x"], "is a directory: use --recursive"),
-        (["container", "list", "--format", "yaml"], "invalid format 'yaml'"),
-        (["snapshot", "list", "--format", "yaml"], "invalid format 'yaml'"),
-        (["snapshot", "delete"], "snapshot name required"),
-        (["container", "exec", "box"], "argument COMMAND is required"),
+        ({"BROWSER": "/opt/code open"}, ["/opt/code", "open", "U"]),
+        ({"BROWSER": "show %s --new"}, ["show", "U", "--new"]),
+        ({"BROWSER": "one:two"}, ["one", "U"]),
+        ({"WAYLAND_DISPLAY": "wayland-0"}, ["xdg-open", "U"]),
+        ({}, []),
     ],
 )
-def test_a_mistake_of_usage_ends_with_2_and_points_at_the_help(words, message, tmp_path):
-    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, Path(clincus.__file__).with_name("clincus_cli"), *words],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environ, timeout=60, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "--help" in done.stderr
+def test_the_browser_is_the_one_of_the_environment(environ, command):
+    assert cli_service.browser_command("U", environ) == command
 
 
 # ---- answers of other hosts, and of an Incus that is down -----------------------------------------------------------
 
-ODD_INSTANCES = [
+ODD_FIELDS = [
+    {"created_at": 5},
+    {"created_at": "9999-12-31T23:59:59-14:00", "last_used_at": {}},
+    {"state": {"network": {"eth0": {"addresses": [{"address": 5}, None]}}}},
+    {"config": {clincus.LABEL + "settings": 5, clincus.LABEL + "workspace": {}}},
+    {"config": {clincus.LABEL + "created_at": "x" * 10**6}},
+    {"status": "\x1b[2J" * 1000},
+    {"location": {}, "type": None, "snapshots": 7, "state": []},
+    {"snapshots": [7, {}, {"created_at": 5}, {"created_at": "2027-03-01T08:20:01Z", "expires_at": 5}]},
+]
+ODD = [
     None,
     7,
     {},
     {"name": ["clincus-0a1b2c-2"], "status": "Running"},
     {"name": "clincus-0a1b2c-2", "status": {}},
     {"name": "clincus-0a1b2c-2", "status": "Running", "config": []},
-]
-ODD_FIELDS = [
-    {"created_at": 5},
-    {"created_at": "9999-12-31T23:59:59-14:00", "last_used_at": {}},
-    {"state": []},
-    {"state": {"network": {"eth0": {"addresses": [{"address": 5}, None]}}}},
-    {
-        "config": {
-            clincus.LABEL + "settings": 5,
-            clincus.LABEL + "workspace": {},
-            clincus.LABEL + "created_at": "x" * 10**6,
-        }
-    },
-    {"status": "\x1b[2J" * 1000},
-    {"location": {}, "type": None, "snapshots": 7},
-    {"snapshots": [7, {}, {"created_at": 5}, {"created_at": "2027-03-01T08:20:01Z", "expires_at": 5}]},
+    *(instance("clincus-0a1b2c-2", "Running") | odd for odd in ODD_FIELDS),
 ]
 
 
@@ -1305,10 +1025,8 @@ def engine_list(run, monkeypatch):
     return ask
 
 
-@pytest.mark.parametrize("words", [("list",), ("ps",), ("list", "--format", "json"), ("snapshot", "list", "--all")])
-@pytest.mark.parametrize(
-    "odd", [*ODD_INSTANCES, *(instance("clincus-0a1b2c-2", "Running") | odd for odd in ODD_FIELDS)]
-)
+@table("words", [("list",), ("list", "--format", "json"), ("snapshot", "list", "--all")])
+@table("odd", ODD)
 def test_an_odd_instance_of_an_engine_costs_no_list(engine_list, capsys, odd, words):
     assert engine_list([odd, instance("clincus-0a1b2c-3")], *words) == 0
     said = capsys.readouterr().out
@@ -1317,7 +1035,7 @@ def test_an_odd_instance_of_an_engine_costs_no_list(engine_list, capsys, odd, wo
     assert "\x1b[2J" not in said
 
 
-@pytest.mark.parametrize("answer", [None, 7, {}, "x"])
+@table("answer", [None, 7, {}, "x"])
 def test_an_engine_that_gives_no_list_is_left_out_with_a_warning(engine_list, capsys, answer):
     assert engine_list(answer, "list") == 0
     said = capsys.readouterr()

@@ -10,11 +10,8 @@ BURN = "import time\nwhile time.process_time() < 0.3: pass\n"
 
 def test_the_dearest_file_comes_first_and_the_sum_last():
     lines = table({"cheap.py": Cost(1, 2.5, 3), "dear.py": Cost(10, 12, 0)})
-    assert [line.split() for line in lines[1:]] == [
-        ["10.0", "12.0", "0", "dear.py"],
-        ["1.0", "2.5", "3", "cheap.py"],
-        ["11.0", "14.5", "3", "all"],
-    ]
+    assert [line.split()[-1] for line in lines[1:]] == ["dear.py", "cheap.py", "all"]
+    assert lines[-1].split() == ["11.0", "14.5", "3", "all"]
 
 
 def test_a_program_counts_while_it_runs_and_after_its_end():
@@ -40,11 +37,7 @@ def test_what_was_used_is_charged_to_the_file_whose_tests_run():
     assert meter.costs.keys() == {COLLECTION, "one.py", "two.py"}
     assert (meter.costs["one.py"].starts, meter.costs["two.py"].starts) == (2, 0)
     assert meter.costs["one.py"].processor >= 0.25
-
-
-def test_the_costs_of_workers_are_added_up():
-    meter, other = Meter(), Meter()
-    for one in (meter, other):
-        one.costs = {"a.py": Cost(1, 2, 3)}
-    meter.add(other.sums())
-    assert meter.costs == {"a.py": Cost(2, 4, 6)}
+    other = Meter()
+    other.costs = {"a.py": Cost(1, 2, 3)}
+    other.add(other.sums())
+    assert other.costs == {"a.py": Cost(2, 4, 6)}, "those of workers are added up"

@@ -37,7 +37,6 @@ def test_a_daemon_goes_on_after_it_hung_though_a_child_of_it_had_ended(monkeypat
 @table(
     ("code", "words", "starts"),
     [(2, incus_bed.CONNECT_PANIC, 1), (2, "panic: something else", 0), (0, incus_bed.CONNECT_PANIC, 0)],
-    ids=["the known fault", "another fault", "a clean end"],
 )
 def test_only_a_daemon_that_died_of_the_known_fault_is_started_again(
     tmp_path: Path, code: int, words: str, starts: int

@@ -6,17 +6,13 @@ import pytest
 
 from tests import mutants
 from tests.mutants import MUTANTS, ROOT
-from tests.table import table
 
 
-@table("mutant", MUTANTS, ids=[mutant.name for mutant in MUTANTS])
-def test_a_mutant_fits_the_code(mutant):
-    assert (ROOT / mutant.file).read_text().count(mutant.old) == 1
-    assert (ROOT / "tests" / "unit" / f"test_{mutant.tests}.py").exists()
-
-
-def test_every_mutant_has_a_name_of_its_own():
+def test_each_mutant_fits_the_code_and_has_a_name_of_its_own():
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
+    for mutant in MUTANTS:
+        assert (ROOT / mutant.file).read_text().count(mutant.old) == 1, mutant.name
+        assert (ROOT / "tests" / "unit" / f"test_{mutant.tests}.py").exists(), mutant.name
 
 
 @pytest.fixture(scope="module")

@@ -49,46 +49,35 @@ def test_a_block_that_nothing_would_run_is_an_error():
         list(pages.steps_of("docs/a.md", "```\nclincus list\n```\n"))
 
 
-SAME = {
-    "ids": ("✓ Stopped clincus-098787-1", "✓ Stopped clincus-ab12cd-2"),
-    "times": ("Created: 2026-11-29 10:46:32", "Created: 2031-01-01 00:00:00 +0100"),
-    "addresses": ("IPv4: 10.7.7.21", "IPv4: 10.200.1.9"),
-    "commits": ("a1b2c3d Add it", "98f7e6d5 Add it"),
-    "sizes": ("Data Size: 1.5 KiB", "Data Size: 12 KiB"),
-    "widths": ("NAME  STATE", "NAME             STATE"),
-}
-
-
-@table(("shown", "printed"), SAME.values(), ids=SAME.keys())
+@table(
+    ("shown", "printed"),
+    [
+        ("✓ Stopped clincus-098787-1", "✓ Stopped clincus-ab12cd-2"),
+        ("Created: 2026-11-29 10:46:32", "Created: 2031-01-01 00:00:00 +0100"),
+        ("IPv4: 10.7.7.21", "IPv4: 10.200.1.9"),
+        ("a1b2c3d Add it", "98f7e6d5 Add it"),
+        ("Data Size: 1.5 KiB", "Data Size: 12 KiB"),
+        ("NAME  STATE", "NAME             STATE"),
+    ],
+)
 def test_values_that_vary_are_no_difference(shown, printed):
     assert pages.differences([shown], [printed]) == []
 
 
-OTHER = {
-    "a word": (["Stopped it"], ["Killed it"]),
-    "a number": (["Stopped 1 container(s)"], ["Stopped 2 container(s)"]),
-    "a line less": (["one", "two"], ["one"]),
-    "a line more": (["one"], ["one", "two"]),
-    "a line behind those left out": (["one", "…", "four"], ["one", "two", "three"]),
-}
-
-
-@table(("shown", "printed"), OTHER.values(), ids=OTHER.keys())
-def test_everything_else_is_a_difference(shown, printed):
-    assert pages.differences(shown, printed)
-
-
-def test_lines_may_be_left_out():
+def test_everything_else_is_a_difference_but_for_lines_that_are_left_out():
     assert pages.differences(["one", "…", "four"], ["one", "two", "three", "four"]) == []
+    for shown, printed in (
+        (["Stopped it"], ["Killed it"]),
+        (["Stopped 1 container(s)"], ["Stopped 2 container(s)"]),
+        (["one", "two"], ["one"]),
+        (["one"], ["one", "two"]),
+        (["one", "…", "four"], ["one", "two", "three"]),
+    ):
+        assert pages.differences(shown, printed)
 
 
 READ = {pages.name_of(page): page.read_text() for page in pages.PAGES}
 RUN = [name for name in READ if name not in pages.GENERATED]
-
-
-@table("name", RUN)
-def test_all_blocks_of_a_page_can_be_run_or_are_known_not_to(name):
-    list(pages.steps_of(name, READ[name]))
 
 
 def test_few_commands_are_not_run_and_each_of_these_is_in_a_page():
@@ -108,7 +97,7 @@ def test_a_page_says_when_it_was_last_checked():
     assert again == f"# A\n\n*Last checked on 2026-02-03 with Debian 14: 1 command; not run: `{ssh[1]}`.*\n"
 
 
-@table("name", RUN)
-def test_each_page_has_that_line(name):
-    (day,) = pages.CHECKED.findall(READ[name])
-    assert datetime.date.fromisoformat(day) <= datetime.date.today() + datetime.timedelta(days=1)
+def test_each_page_has_that_line():
+    for name in RUN:
+        (day,) = pages.CHECKED.findall(READ[name])
+        assert datetime.date.fromisoformat(day) <= datetime.date.today() + datetime.timedelta(days=1), name

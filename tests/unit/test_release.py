@@ -42,52 +42,40 @@ def write_night(folder: Path, of: str, result: str = WELL) -> None:
     (folder / build_release.NIGHT).write_text(f"| | |\n| --- | --- |\n| commit | {of} |\n| result | {result} |\n")
 
 
-def test_a_night_of_this_very_commit_lets_a_release_pass(repository):
+def test_a_night_of_this_very_commit_lets_a_release_pass_until_a_file_changes(repository):
     write_night(repository, commit(repository))
     commit(repository)
     assert build_release.night_problem(repository) == ""
-
-
-def test_without_a_night_there_is_no_release(repository):
-    commit(repository)
-    with pytest.raises(SystemExit, match=r"docs/nightly\.md is missing: run `\.ci/nightly` until nothing fails"):
-        build_release.release(repository)
-
-
-def test_a_night_of_an_older_commit_does_not_count(repository):
-    write_night(repository, commit(repository))
     (repository / "clincus.py").write_text("changed\n")
     commit(repository)
     assert "files have changed since (clincus.py)" in build_release.night_problem(repository)
 
 
-@pytest.mark.parametrize(
-    ("of", "result", "words"),
-    [
-        (None, "2 failed, 98 passed in 10 min", "tells of failures"),
-        (None, "a part passed: 4 passed in 4 min", "is of a part of a night"),
-        ("0" * 40, WELL, "is not in this repository"),
-        ("abc+", WELL, "which is no commit"),
-        ("--output=/tmp/x", WELL, "which is no commit"),
-    ],
-)
-def test_a_night_that_says_nothing_for_a_release(repository, of, result, words):
-    write_night(repository, of or commit(repository), result)
+def test_without_a_night_or_with_changed_files_there_is_no_release(repository):
     commit(repository)
-    assert words in build_release.night_problem(repository)
-
-
-def test_changed_files_are_refused(repository):
-    commit(repository)
+    with pytest.raises(SystemExit, match=r"docs/nightly\.md is missing"):
+        build_release.release(repository)
     (repository / "clincus.py").write_text("changed\n")
     with pytest.raises(SystemExit, match="commit or stash your changes first"):
         build_release.release(repository)
 
 
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory):
+def test_a_night_that_says_nothing_for_a_release_is_refused(repository):
+    for of, result, words in (
+        (None, "2 failed, 98 passed in 10 min", "tells of failures"),
+        (None, "a part passed: 4 passed in 4 min", "is of a part of a night"),
+        ("0" * 40, WELL, "is not in this repository"),
+        ("--output=/tmp/x", WELL, "which is no commit"),
+    ):
+        write_night(repository, of or commit(repository), result)
+        commit(repository)
+        assert words in build_release.night_problem(repository)
+
+
+@pytest.fixture
+def checkout(tmp_path):
     """A repository with the files of this checkout, a night, and things that belong into no release."""
-    folder = tmp_path_factory.mktemp("release") / "checkout"
+    folder = tmp_path / "checkout"
     for name in git(ROOT, "ls-files", "--cached", "--others", "--exclude-standard", "-z").split("\0"):
         if name and (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -102,46 +90,23 @@ def checkout(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def released(checkout):
-    """The folder of a release."""
-    done = subprocess.run(
-        [sys.executable, "build_release.py", "--quick"], cwd=checkout, stdin=subprocess.DEVNULL, capture_output=True,
-        text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return checkout / "dist" / "release"
-
-
-def test_a_release_holds_what_was_built_and_nothing_older(released):
-    assert sorted(path.name for path in released.iterdir()) == [
-        "SHA256SUMS",
-        "clincus-0.1.0-py3-none-any.whl",
-        "clincus-0.1.0.tar.gz",
-        "clincus.pyz",
-    ]
-    lines = (released / "SHA256SUMS").read_text().splitlines()
-    assert {line.split("  ")[1]: line.split("  ")[0] for line in lines} == {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in released.iterdir()
-        if path.name != "SHA256SUMS"
+def test_a_release_holds_what_the_commit_has_and_names_it(checkout):
+    argv = [sys.executable, "build_release.py", "--quick"]
+    subprocess.run(argv, cwd=checkout, stdin=subprocess.DEVNULL, timeout=300, check=True)
+    released = checkout / "dist" / "release"
+    wheel, source, archive = (
+        released / name for name in ("clincus-0.1.0-py3-none-any.whl", "clincus-0.1.0.tar.gz", "clincus.pyz")
+    )
+    assert {*released.iterdir()} == {released / "SHA256SUMS", wheel, source, archive}
+    lines = [line.split("  ") for line in (released / "SHA256SUMS").read_text().splitlines()]
+    assert {name: digest for digest, name in lines} == {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (wheel, source, archive)
     }
-
-
-def test_a_release_holds_files_of_the_commit_only(released):
-    (source,) = released.glob("*.tar.gz")
-    (wheel,) = released.glob("*.whl")
     with tarfile.open(source) as opened:
         names = opened.getnames()
-    names += zipfile.ZipFile(wheel).namelist() + zipfile.ZipFile(released / "clincus.pyz").namelist()
+    names += zipfile.ZipFile(wheel).namelist() + zipfile.ZipFile(archive).namelist()
     assert not [name for name in names if "left-over" in name]
-
-
-def test_a_release_names_its_commit(released, checkout):
     head = git(checkout, "rev-parse", "HEAD").strip()
-    said = subprocess.run(
-        [sys.executable, released / "clincus.pyz", "version"], capture_output=True, text=True, check=True, timeout=60
-    )
+    said = subprocess.run([sys.executable, archive, "version"], capture_output=True, text=True, check=True, timeout=60)
     assert said.stdout.startswith(f"clincus 0.1.0 (commit: {head}, built: 2")
-    (wheel,) = released.glob("*.whl")
     assert f'__commit__ = "{head}"' in zipfile.ZipFile(wheel).read("clincus.py").decode()

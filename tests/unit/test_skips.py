@@ -17,7 +17,7 @@ def test_of_a_kind_of_machine(): pytest.skip("this kernel has no AF_VSOCK")
 
 def test_nothing_is_skipped_in_ci_but_for_the_kind_of_machine(tmp_path):
     (tmp_path / "test_it.py").write_text(SKIPS)
-    options = ["-q", "-c", ROOT / "pyproject.toml", "-p", "no:cacheprovider", "-p", "tests.conftest"]
+    options = ["-q", "-m", "", "-c", ROOT / "pyproject.toml", "-p", "no:cacheprovider", "-p", "tests.conftest"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, tmp_path], env={**os.environ, "CI": "true"}, cwd=ROOT,
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60,
