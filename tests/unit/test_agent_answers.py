@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import clincus
-from clincus_features.agents.answers import Answer, question_on_screen, texts_of, wait_for_question
+from clincus_features.agents.answers import Answer, question_on_screen, wait_for_question
 from tests.table import table
 from tests.typing_bed import Asker, Clock, Tool, use_clock
 
@@ -65,16 +65,6 @@ def test_where_no_question_comes_there_is_none_to_answer(tool, clock):
     with pytest.raises(clincus.ClincusError, match="no question is open"):
         wait_for_question(tool, was_told=True)
     assert tool.pressed == []
-
-
-def test_a_question_is_known_by_the_hooks_text_and_by_the_screens(tool):
-    tool.asks("Which colour?", "Red", "Green")
-    tool.look()
-    assert "Which colour?" in texts_of(tool.facts, tool.decision)
-    silent = Tool(Clock(), hooks=False)
-    silent.asks("Which colour?", "Red", "Green")
-    silent.look()
-    assert silent.decision.agent.text in texts_of(tool.facts, tool.decision)
 
 
 # ---- the choice
@@ -251,14 +241,6 @@ def test_a_question_that_another_one_replaces_before_enter_gets_no_line(clock):
     tool.before_key = replace
     assert not answered_by_a_line(tool, "Ada")
     assert (tool.pressed, tool.taken) == ([], [])
-
-
-def test_a_line_at_the_end_of_a_screen_that_scrolls_is_sent(clock):
-    tool = Asker(clock, "^Your name", "Your name? ")
-    tool.printed = [f"line {number}" for number in range(10)]
-    tool.rows = lambda rows=tool.rows: rows()[len(tool.line) > 20 :]
-    assert answered_by_a_line(tool, "Ada, Countess of Lovelace")
-    assert tool.taken == ["Ada, Countess of Lovelace"]
 
 
 def test_a_choice_of_a_list_without_a_mark_is_typed_as_a_line(clock):

@@ -137,13 +137,6 @@ def test_of_two_people_who_answer_at_once_the_first_one_counts(desk, has_number)
     assert here.tool.taken == ["Red", "Large"]
 
 
-def test_a_prompt_at_once_with_an_answer_comes_behind_it(desk):
-    here = desk(Tool)
-    ask(here)
-    results = here.at_once(lambda: here.answer(1), lambda: here.prompt("go on"))
-    assert (results, here.tool.taken) == (["answered", "submitted"], ["Red", "go on"])
-
-
 def test_a_prompt_at_once_with_an_answer_does_not_answer_the_question_behind(desk):
     here = desk(Chain)
     ask(here)

@@ -15,8 +15,6 @@ import pytest
 
 import clincus
 from clincus_features.agents import keys, prompts, queue
-from clincus_features.agents.reading import Known
-from clincus_features.agents.records import Record, Records
 from clincus_features.agents.state import Agent, Decision, Facts, Held, Past, Why, decided
 from tests.builders import a_session
 from tests.table import table
@@ -205,12 +203,15 @@ def test_only_a_queued_prompt_is_changed_or_cancelled(kept):
         with pytest.raises(clincus.ClincusError) as caught:
             kept.change(SESSION, prompt_id, text, before)
         assert caught.value.status == status
+    assert kept.of(SESSION._replace(session_id="another")) == []
     kept.cancel(SESSION, queued.prompt_id)
     for prompt_id, status in ((queued.prompt_id, 404), (typed.prompt_id, 409)):
         with pytest.raises(clincus.ClincusError) as caught:
             kept.cancel(SESSION, prompt_id)
         assert caught.value.status == status
     assert [prompt.text for prompt in kept.of(SESSION)] == ["two"]
+    kept.forget(SESSION)
+    assert kept.of(SESSION) == []
 
 
 def test_a_command_in_the_queue_whose_text_is_none_any_more_is_a_prompt(kept):
@@ -238,14 +239,6 @@ def test_a_prompt_whose_server_ended_meanwhile_is_unconfirmed(kept):
     assert prompt.document()["result"] == "sending"
     late = replace(prompt, at=time.time() - queue.SENDING - 1)
     assert late.document()["result"] == "unconfirmed"
-
-
-def test_prompts_go_with_their_session(kept):
-    kept.add(SESSION, "one", "queued")
-    assert kept.of(SESSION._replace(session_id="another")) == []
-    kept.forget(SESSION)
-    assert kept.of(SESSION) == []
-    kept.forget(SESSION)
 
 
 @table("text", ["", "[]", '{"session_id": "one"}', '{"session_id": "one", "prompts": [{}]}'])
@@ -326,13 +319,6 @@ def test_a_paste_that_the_tool_has_ignored_comes_again(clock, sender):
     assert tool.taken == ["run the tests"]
 
 
-def test_a_paste_that_comes_late_and_so_twice_is_not_sent(clock, sender):
-    tool = Tool(clock)
-    tool.paste = lambda text, late=[]: late.append(text) or setattr(tool, "text", "".join(late) if late[1:] else "")
-    assert not sender._submit(SESSION, tool, "run the tests")
-    assert (tool.text, tool.taken) == ("run the testsrun the tests", [])
-
-
 def test_a_prompt_that_has_left_the_input_of_a_tool_without_hooks_is_submitted(clock, sender):
     tool = Tool(clock, tool="codex")
     placeholder = "\x1b[2mAsk Codex to do anything\x1b[0m"
@@ -363,97 +349,20 @@ def test_the_last_prompt_is_taken_out_where_the_tool_has_put_it_back(clock, send
         assert tool.text == ("" if standing == "run\nthe tests" else standing)
 
 
-class Story:
-    """A session over time: what its tool is seen to do, and which prompts of the queue may go."""
-
-    def __init__(self, sender: prompts.Sender, home: Path) -> None:
-        self.sender = sender
-        self.past = Past()
-        self._records = Records(lambda: str(home / "agents"))
-        self._run = 0.0
-        sender._watch.decision = lambda session: self.now
-        sender._watch.past = lambda session: self.past
-        self.becomes("idle")
-
-    def becomes(self, state: str, reason: str = "") -> None:
-        self._run += state == "starting"
-        facts = Facts(started=self._run, now=time.time())
-        self.now = decided(facts, self.past, decision(state, reason))
-        self.past = self.now.past
-        self.sender.hear(SESSION, self.now)
-
-    def restarts(self) -> None:
-        """A new server reads what the last one has kept."""
-        self._records.write(SESSION, Record(Known(), self.past))
-        self.past = self._records.read(SESSION).past
-
-    def queued(self, text: str) -> None:
-        self.sender.prompts.add(SESSION, text, "queued")
-
-    def interrupts(self) -> None:
-        """The server interrupts the tool now."""
-        self.past = replace(self.past, interrupted=Held(self.now.agent.turn, time.time()))
-
-    def going(self) -> list[str]:
-        """What may go, if the queue was told to go on."""
-        is_woken = self.sender._queues.pop(SESSION.id, "no") is None
-        return [one.text for one in self.sender._going(SESSION, self.now)] if is_woken else []
-
-
-@pytest.fixture
-def story(sender, tmp_path) -> Story:
-    return Story(sender, tmp_path)
-
-
-STOPPED = ("none", "starting", "idle")
-# What the tool is seen to do while a prompt is in the queue, and whether that may go then.
-QUEUES = {
-    "a turn ends": (["working", "done"], True),
-    "a turn fails": (["working", "failed/auth"], False),
-    "a turn is interrupted": (["working", "idle/interrupted"], False),
-    "another turn ends": (["working", "failed/auth", "idle", "working", "done"], True),
-    "the session is stopped and resumed": (["working", "done", *STOPPED], True),
-    "the same after an interruption": (["working", "idle/interrupted", *STOPPED], False),
-    "the same amid a turn": (["working", *STOPPED], False),
-    "the same at a question of a turn": (["working", "waiting/permission", *STOPPED], False),
-    "the tool crashes amid a turn": (["working", "ended/crashed", "idle"], False),
-    "the session is frozen amid a turn": (["working", "none", "starting", "working", "done"], True),
-}
-
-
-@table("restarts", [False, True])
-@table(("seen", "may_go"), QUEUES.values(), ids=QUEUES.keys())
-def test_a_queue_waits_for_a_person_after_a_turn_that_did_not_end_by_itself(tmp_path, seen, may_go, restarts):
-    story = Story(a_sender(tmp_path), tmp_path)
-    for number, words in enumerate(seen):
-        state, _, reason = words.partition("/")
-        story.becomes(state, reason)
-        if number == 0:
-            story.queued("one")
-        if restarts:
-            story.restarts()
-    assert story.going() == (["one"] if may_go else [])
-
-
-def test_what_is_said_after_an_interruption_goes_before_what_was_queued(story):
+def test_what_is_said_after_an_interruption_goes_before_what_was_queued(sender):
     """The tool has not stopped yet when it is given, and so it is queued."""
-    story.becomes("working")
-    story.queued("one")
-    story.interrupts()
-    story.queued("meant instead")
-    story.becomes("idle", "interrupted")
-    story.restarts()
-    assert story.going() == ["meant instead"]
+    past, facts = Past(), Facts(started=1.0, now=time.time())
 
+    def becomes(state: str, reason: str = "") -> Decision:
+        return decided(replace(facts, now=time.time()), past, decision(state, reason))
 
-def test_an_interruption_of_an_earlier_turn_frees_nothing(story):
-    story.becomes("working")
-    story.interrupts()
-    story.becomes("done")
-    story.queued("one")
-    story.becomes("working")
-    story.becomes("failed", "auth")
-    assert story.going() == []
+    past = becomes("working").past
+    sender.prompts.add(SESSION, "one", "queued")
+    past = replace(past, interrupted=Held(past.agent.turn, time.time()))
+    sender.prompts.add(SESSION, "meant instead", "queued")
+    now = becomes("idle", "interrupted")
+    sender._watch.decision, sender._watch.past = lambda session: now, lambda session: now.past
+    assert [one.text for one in sender._going(SESSION, now)] == ["meant instead"]
 
 
 def test_a_tool_that_works_by_its_hooks_only_has_just_begun_or_was_interrupted(clock):

@@ -81,14 +81,11 @@ def test_subagents_count_and_have_a_context_of_their_own(tmp_path, talk):
     ("dollars", "counts", "model", "usage"),
     [
         ((5 + 25 + 0.5 + 6.25) / 1000, (1000, 1000, 1000, 1000), MODEL, {}),
-        (None, (200_001, 0, 0, 0), "claude-sonnet-4-5", {}),
         (10 / 1000, (0, 0, 0, 1000), MODEL, {"cache_creation": {"ephemeral_1h_input_tokens": 1000}}),
         (None, (1, 0, 0, 0), "claude-opus-9", {}),
         (0, (0, 0, 0, 0), "<synthetic>", {}),
         (8 / 1000, (1000, 0, 0, 0), "claude-opus-5-5", {"speed": "fast"}),
-        (None, (1000, 0, 0, 0), "claude-sonnet-5", {"speed": "fast"}),
         (5.5 / 1000, (1000, 0, 0, 0), MODEL, {"inference_geo": "us"}),
-        (5 / 1000, (1000, 0, 0, 0), MODEL, {"inference_geo": "global"}),
         (35 / 1000, (1000, 0, 0, 0), MODEL, {"server_tool_use": {"web_search_requests": 3}}),
         (5 / 1000, (1000, 0, 0, 0), MODEL, {"server_tool_use": {"web_search_requests": 10**9}}),
     ],
@@ -96,21 +93,6 @@ def test_subagents_count_and_have_a_context_of_their_own(tmp_path, talk):
 def test_a_cost_is_told_where_the_price_is_known(tmp_path, dollars, counts, model, usage):
     transcript_of(tmp_path).write_text(line("a", *counts, model=model, usage=usage))
     assert document(tmp_path)["cost_usd"] == (dollars if dollars is None else pytest.approx(dollars))
-
-
-def test_the_cost_is_what_is_known_and_tells_what_is_not(tmp_path, talk):
-    talk.write_text(line("a", 1000, 0, 0, 0) + line("b", 70, 0, 0, 7, model="claude-opus-9"))
-    found = document(tmp_path)
-    assert found["cost_usd"] == pytest.approx(0.005)
-    assert (found["unpriced_tokens"], found["unpriced_models"]) == (77, ["claude-opus-9"])
-    assert [day["unpriced_tokens"] for day in found["days"]] == [77]
-
-
-@table("name", ["Your login has expired: see http://a.example", "claude-next\n", "\u202egnp", "x" * 201])
-def test_what_is_no_name_of_a_model_is_not_shown(tmp_path, name):
-    transcript_of(tmp_path).write_text(line("a", 1, 0, 0, 0, model=name))
-    found = document(tmp_path)
-    assert (found["model"], found["unpriced_models"], found["unpriced_tokens"]) == (None, [], 1)
 
 
 @table(
@@ -179,10 +161,9 @@ def lying(number: int) -> str:
     [
         [lying(number) for number in range(2_300)],
         ['{"usage":[' + "{}," * 300_000 + "1]}\n"],
-        ['{"usage":{' + ",".join(f'"{number}":[{{}}]' for number in range(50_000)) + "}}\n"] * 3,
         ['"usage"' + "\N{PILE OF POO}" * 200_000 + "\n"] * 3,
     ],
-    ids=["texts", "many values", "fewer values", "a long text"],
+    ids=["texts", "many values", "a long text"],
 )
 def test_a_lying_session_takes_less_than_20_megabytes(tmp_path, lines, monkeypatch):
     """A message that is told apart takes less than 1 KB while it is read, and 42 bytes later; a line, what it takes."""
@@ -221,18 +202,6 @@ def test_what_is_too_much_for_one_view_is_read_at_the_next_ones(tmp_path, talk, 
     assert len(parsed) == 10
 
 
-def test_other_transcripts_are_not_read_again_when_one_grows(tmp_path, talk, parsed):
-    reader, other = ledger.Ledger(), talk.with_name("b.jsonl")
-    talk.write_text(line("a", 1, 1, 1, 1))
-    other.write_text(line("b", 1, 1, 1, 1))
-    assert tokens(tmp_path, reader) == [2, 2, 2, 2]
-    other.write_text(line("b", 1, 1, 1, 1) + line("b", 1, 5, 1, 1))
-    assert tokens(tmp_path, reader) == [2, 6, 2, 2]
-    assert len(parsed) == 3
-    talk.unlink()
-    assert tokens(tmp_path, reader) == [1, 5, 1, 1]
-
-
 def test_other_prices_hold_for_what_was_read_before(tmp_path, talk):
     reader = ledger.Ledger()
     talk.write_text(line("a", 1000, 0, 0, 0))
@@ -243,13 +212,14 @@ def test_other_prices_hold_for_what_was_read_before(tmp_path, talk):
 
 def test_only_what_is_new_is_read_until_a_file_is_another_one(tmp_path, talk, parsed):
     reader, first, second = ledger.Ledger(), line("a", 1, 1, 1, 1), line("b", 2, 2, 2, 2)
-    talk.write_text(first + second[:30])
-    assert tokens(tmp_path, reader) == [1, 1, 1, 1]
-    talk.write_text(first + second)
-    assert tokens(tmp_path, reader) == [3, 3, 3, 3]
-    assert len(parsed) == 2
-    talk.write_text(line("c", 5, 5, 5, 5) + second)
-    assert tokens(tmp_path, reader) == [7, 7, 7, 7]
+    for text, expected in (
+        (first + second[:30], 1),
+        (first + second, 3),
+        (line("c", 5, 5, 5, 5) + second, 7),
+    ):
+        talk.write_text(text)
+        assert tokens(tmp_path, reader) == [expected] * 4
+        assert len(parsed) == {1: 1, 3: 2, 7: 4}[expected]
     talk.write_text("")
     assert document(tmp_path, reader)["tokens"] is None
 
@@ -260,22 +230,6 @@ def test_of_a_tool_that_tells_nothing_nothing_is_known(tmp_path):
         jsonschema.validate(found, SCHEMA)
         assert {key for key, value in found.items() if value} == {"prices_as_of"}
     assert spending()["projects"] == []
-
-
-COUNTED = [
-    clincus.Counted("2026-11-28", "claude-sonnet-4-5", (1000, 0, 0, 0)),
-    clincus.Counted("2026-11-29", "claude-sonnet-4-5", (0, 1000, 0, 0)),
-    clincus.Counted("2026-11-29", "of-nobody", (7, 0, 0, 0)),
-]
-
-
-def test_a_tool_that_tells_nothing_costs_what_was_counted():
-    assert cost.counted([], Prices()) is None
-    found = dict(cost.document(cost.counted(COUNTED, Prices())))
-    jsonschema.validate(found, SCHEMA)
-    assert found["tokens"] == {"input": 1007, "output": 1000, "cache_read": 0, "cache_write": 0}
-    assert (found["cost_usd"], found["unpriced_tokens"], found["unpriced_models"]) == (0.018, 7, ["of-nobody"])
-    assert [(day["day"], day["cost_usd"]) for day in found["days"]] == [("2026-11-29", 0.015), ("2026-11-28", 0.003)]
 
 
 # ---- the same transcript in ccusage ------------------------------------------------------------------------------
@@ -337,8 +291,7 @@ def test_copilot_tells_tokens_and_context_but_no_dollars(tmp_path):
     write(tmp_path / ".copilot/session-state/x/events.jsonl", lines)
     found = document(tmp_path, tool="copilot")
     assert found["tokens"] == {"input": 20, "output": 10, "cache_read": 2000, "cache_write": 400}
-    assert (found["cost_usd"], found["model"]) == (None, "claude-sonnet-4.5")
-    assert found["unpriced_models"] == [], "it has a price, and a plan is charged for it"
+    assert (found["cost_usd"], found["model"], found["unpriced_models"]) == (None, "claude-sonnet-4.5", [])
     assert found["context"] == {"used": 1211, "size": 200_000}, "that of the later of two at the same time"
 
 
@@ -399,13 +352,6 @@ def test_codex_in_fast_mode_costs_twice_as_much_and_a_subagent_has_a_context_of_
     assert (tokens_of(found)[0], found["model"]) == (600, "gpt-6.1-sol")
 
 
-def test_what_a_rollout_tells_of_later_lines_takes_little(tmp_path):
-    huge = codex_line("event_msg", type="task_started", model_context_window=[0] * 40_000)
-    write(tmp_path / CODEX_FILE, huge + codex_line("turn_context", model=["x"] * 40_000) + codex_usage("resp_1"))
-    account = ledger.Ledger().read("codex", str(tmp_path))
-    assert account.transcripts[str(tmp_path / CODEX_FILE)].told == {"size": None, "model": ""}
-
-
 GEMINI_FILE = ".gemini/tmp/w/chats/session-2026-11-29T00-53-35818b4f.jsonl"
 
 
@@ -461,37 +407,31 @@ CLAUDE_FILE, COPILOT_FILE = ".claude/projects/-workspace/a.jsonl", ".copilot/ses
 
 def test_what_was_spent_is_told_by_project_and_day(saved):
     now, before = today(), today(hours_ago=48)
-    found = spending(
+    sessions = [
         saved("one", "/w/app", CLAUDE_FILE, line("a", 1000, 0, 0, 0, timestamp=now)),
         saved("two", "/w/app", CLAUDE_FILE, line("b", 1000, 0, 0, 0, timestamp=before)),
         saved("three", "/w/web", CLAUDE_FILE, line("c", 9000, 0, 0, 0, timestamp=now)),
         saved("four", "/w/web", COPILOT_FILE, copilot_line("d", at=now), tool="copilot"),
         saved("five", "/w/web", "talk.md", "hi", tool="aider"),
-    )
-    assert [(one["workspace"], one["sessions"], one["cost_usd"]) for one in found["projects"]] == [
-        ("/w/web", 2, 0.045),
-        ("/w/app", 2, 0.01),
     ]
-    assert [day["day"] for day in found["projects"][1]["days"]] == [now[:10], before[:10]]
+    found = spending(*sessions)
+    projects = [(one["workspace"], one["sessions"], one["cost_usd"]) for one in found["projects"]]
+    assert projects == [("/w/web", 2, 0.045), ("/w/app", 2, 0.01)]
     assert [(day["day"], day["cost_usd"]) for day in found["days"]] == [(now[:10], 0.05), (before[:10], 0.005)]
     assert (found["cost_usd"], found["unpriced_tokens"], found["silent_tools"]) == (0.055, 1219, ["aider"])
-
-
-def test_what_was_counted_of_a_tool_that_tells_nothing_is_in_the_sum(saved):
-    now = today()[:10]
-    silent = saved("one", "/w/web", "talk.md", "hi", tool="aider")
-    told = saved("two", "/w/app", CLAUDE_FILE, line("a", 1000, 0, 0, 0, timestamp=today()))
-    rows = [clincus.Counted(now, "claude-sonnet-4-5", (1000, 0, 0, 0))]
-    found = cost.Spendings(ledger.Ledger(), lambda session_id: cost.counted(rows, Prices())).of([silent, told], 30)
+    rows = [clincus.Counted(now[:10], "claude-sonnet-4-5", (1000, 0, 0, 0))]  # what was counted of a silent tool
+    found = cost.Spendings(ledger.Ledger(), lambda session_id: cost.counted(rows, Prices())).of(sessions[-1:], 30)
     jsonschema.validate(found, SPENDING)
-    assert [(one["workspace"], one["cost_usd"]) for one in found["projects"]] == [("/w/app", 0.005), ("/w/web", 0.003)]
-    assert found["silent_tools"] == []
+    assert (found["cost_usd"], found["silent_tools"]) == (0.003, [])
 
 
-def test_only_the_days_that_are_asked_for_count(saved):
+def test_only_the_days_that_are_asked_for_count_and_what_is_older_is_not_read(saved, tmp_path, parsed):
     talk = line("a", 1000, 0, 0, 0, timestamp=today()) + line("b", 5, 0, 0, 0, timestamp=today(hours_ago=49))
     one = saved("one", "/w/app", CLAUDE_FILE, talk + line("c", 7, 0, 0, 0, timestamp="when?"))
     assert [spending(one, days=days)["tokens"]["input"] for days in (1, 30)] == [1000, 1005]
+    parsed.clear()
+    os.utime(tmp_path / "one" / CLAUDE_FILE, (1_767_000_000, 1_767_000_000))
+    assert (spending(one)["projects"], parsed) == ([], [])
 
 
 @table("id", ["a", ""], ids=["messages with an id", "without one"])
@@ -517,47 +457,15 @@ def test_only_a_conversation_that_grew_is_read_at_the_second_view(saved, tmp_pat
     assert len(parsed) == 4
 
 
-def test_a_conversation_that_is_older_than_the_days_is_not_read(saved, tmp_path, parsed):
-    one = saved("one", "/w/app", CLAUDE_FILE, line("a", 1, 1, 1, 1, timestamp="2026-01-01T10:00:00Z"))
-    os.utime(tmp_path / "one" / CLAUDE_FILE, (1_767_000_000, 1_767_000_000))
-    assert spending(one)["projects"] == []
-    assert parsed == []
-
-
-def test_what_all_conversations_together_may_take_at_a_view_is_bounded(saved, monkeypatch, parsed):
-    text = line("a", 1, 1, 1, 1, timestamp=today())
-    monkeypatch.setattr(cost, "READ_ALL", 2 * len(text))
-    sessions = [saved(name, "/w/app", CLAUDE_FILE, text.replace('"a"', f'"{name}"')) for name in "abc"]
-    spendings = cost.Spendings(ledger.Ledger())
-    found = [spendings.of(sessions, 30) for _ in range(2)]
-    assert [(one["tokens"]["input"], one["truncated"]) for one in found] == [(2, True), (3, False)]
-    assert len(parsed) == 3
-
-
-def test_accounts_in_memory_are_bounded(saved, tmp_path, monkeypatch):
-    monkeypatch.setattr(ledger, "KEPT", 5_000)
-    reader = ledger.Ledger()
-    for number in range(10):
-        one = saved(str(number), "/w/app", CLAUDE_FILE, line(str(number), 1, 1, 1, 1))
-        reader.read(one.tool, one.directory)
-    assert 0 < sum(account.weight for account in reader._accounts.values()) == reader._weight <= 5_000
-
-
 # ---- the command line --------------------------------------------------------------------------------------------
 
 
 def test_the_command_tells_what_is_known_what_is_not_and_the_day_of_the_prices(saved):
     talk = line("a", 1_000_000, 0, 0, 0, timestamp=today()) + line("b", 7, 0, 0, 0, model="new-1", timestamp=today())
     found = spending(saved("one", "/w/app", CLAUDE_FILE, talk), saved("two", "/w/app", "talk.md", "hi", tool="aider"))
-    head, row, total, *notes = "\n".join(cost_lines(found)).splitlines()
-    assert head.split() == ["DAY", "(UTC)", "PROJECT", "TOKENS", "COST"]
+    _, row, total, prices, unknown, silent = "\n".join(cost_lines(found)).splitlines()
     assert row.split() == [today()[:10], "/w/app", "1M", "$5.00+"]
-    assert total.split() == ["in", "all", "1M", "$5.00+"]
-    assert notes == [
-        f"list prices of {AS_OF}, and those of [cost.prices] in your configuration",
-        "no price is known for: new-1",
-        "not told by: aider",
-    ]
-    more = "\n".join(cost_lines({**found, "unpriced_tokens": 0, "unpriced_models": [], "truncated": True}))
-    assert "$5.00+\nlist prices" in more
-    assert more.endswith("not all of the conversations was read: more was used than this")
+    assert total.split()[-2:] == ["1M", "$5.00+"]
+    assert AS_OF in prices
+    assert (unknown.split()[-1], silent.split()[-1]) == ("new-1", "aider")
+    assert "not all" in [*cost_lines({**found, "truncated": True})][-1]

@@ -21,7 +21,6 @@ from clincus_cli.commands import COMMANDS, Options, find_command
 from clincus_cli.context import Context
 from clincus_cli.journal import FROM, run_noted
 from clincus_features import journal
-from tests.table import table
 
 load_commands()
 ID = "clincus-0a1b2c-1"
@@ -104,7 +103,7 @@ def fail(_request: object) -> object:
 
 
 def break_down(_request: object) -> object:
-    raise ZeroDivisionError("a bug")
+    raise ZeroDivisionError("a bug" * 1000)
 
 
 def test_each_write_has_a_line_with_who_what_and_how_it_ended(office):
@@ -115,8 +114,10 @@ def test_each_write_has_a_line_with_who_what_and_how_it_ended(office):
             office.ask(handler)
     lines = office.audit()
     assert [(line["outcome"], line["status"]) for line in lines] == [
-        *(("queued", 202), ("done", 204), ("it waits for an answer", 409), ("a bug", 500))
+        *(("queued", 202), ("done", 204), ("it waits for an answer", 409), (lines[3]["outcome"], 500))
     ]
+    assert lines[3]["outcome"].startswith("a bug")
+    assert len(lines[3]["outcome"]) == journal.TEXT_LIMIT
     same = {"uid": os.getuid(), "from": "127.0.0.1", "action": "send_prompt", "session": ID}
     for line in lines:
         assert same.items() <= line.items()
@@ -185,11 +186,8 @@ def test_the_log_of_a_deleted_session_stays(office):
     with pytest.raises(clincus.ClincusError) as caught:
         office.log("clincus-ffffff-1")
     assert caught.value.status == 404
-
-
-@table("id", ["../../etc/passwd", "", ".hidden", "a/b", "a" * 200])
-def test_an_id_from_incus_leads_to_no_other_file(id):
-    assert journal.log_name(id) == ""
+    for id in ("../../etc/passwd", "", ".hidden", "a/b", "a" * 200):
+        assert journal.log_name(id) == "", "an id from Incus leads to no other file"
 
 
 def test_what_a_tool_does_is_told_in_words_of_ours(office):
@@ -225,15 +223,6 @@ def test_what_becomes_of_a_session_without_a_request_is_told(office):
     ]
 
 
-def test_an_error_cannot_make_an_entry_long(office):
-    def fail_at_length(_request: object) -> object:
-        raise clincus.ClincusError("x" * 10_000, 409)
-
-    with pytest.raises(clincus.ClincusError):
-        office.ask(fail_at_length)
-    assert len(office.audit()[0]["outcome"]) == journal.TEXT_LIMIT
-
-
 def test_a_container_cannot_push_out_what_persons_asked_for(office):
     """It may change what its tool does once a second, and restart itself, for as long as it likes."""
     office.happen("started")
@@ -255,12 +244,29 @@ def test_a_container_cannot_push_out_what_persons_asked_for(office):
 
 
 def test_a_file_that_is_full_gives_way_and_the_oldest_goes(tmp_path):
-    path = str(tmp_path / "a.jsonl")
+    path = str(tmp_path / "sessions" / "a.jsonl")
+    os.mkdir(tmp_path / "sessions")
     for number in range(10):
         journal.append_line(path, b"%d\n" % number, size=4, files=3)
     names = ["a.jsonl", "a.jsonl.1", "a.jsonl.2"]
-    assert sorted(os.listdir(tmp_path)) == names
-    assert [(tmp_path / name).read_text().split() for name in names] == [["8", "9"], ["6", "7"], ["4", "5"]]
+    assert sorted(os.listdir(tmp_path / "sessions")) == names
+    texts = [(tmp_path / "sessions" / name).read_text().split() for name in names]
+    assert texts == [["8", "9"], ["6", "7"], ["4", "5"]]
+    torn = tmp_path / "torn.jsonl"
+    torn.write_bytes(b'{"kind": "agent", "wh')  # by a power cut
+    journal.append_line(str(torn), b'{"kind": "agent", "what": "b"}\n', 1000, 2)
+    assert [entry["what"] for entry in journal.read_entries(str(torn))] == ["b"]
+
+
+def test_only_the_logs_of_the_newest_sessions_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(journal, "LOGS_KEPT", 1)
+    (tmp_path / "sessions").mkdir()
+    for age in range(4):
+        file = tmp_path / "sessions" / f"{age}.jsonl"
+        file.touch()
+        os.utime(file, (1000 - age, 1000 - age))
+    journal.drop_old_logs(str(tmp_path))
+    assert sorted(os.listdir(tmp_path / "sessions")) == ["0.jsonl", "1.jsonl"]
 
 
 def test_two_who_write_to_a_full_log_lose_nothing(tmp_path):
@@ -271,13 +277,6 @@ def test_two_who_write_to_a_full_log_lose_nothing(tmp_path):
         list(pool.map(lambda entry: journal.append_entry(entry, path), entries))
     found = [entry["what"] for entry in journal.read_entries(path) if entry["kind"] == "request"]
     assert sorted(found) == [entry["what"] for entry in entries]
-
-
-def test_a_line_that_a_power_cut_has_torn_spoils_no_other(tmp_path):
-    path = tmp_path / "a.jsonl"
-    path.write_bytes(b'{"kind": "agent", "wh')
-    journal.append_line(str(path), b'{"kind": "agent", "what": "b"}\n', 1000, 2)
-    assert [entry["what"] for entry in journal.read_entries(str(path))] == ["b"]
 
 
 def test_a_link_in_the_place_of_a_file_is_not_followed(tmp_path):
@@ -320,17 +319,6 @@ def test_a_journal_that_is_locked_holds_no_request_up_and_has_it_later(office, l
         office.journal.write_next()
     assert len(office.audit()) == 3
     assert office.log() == ["Type a prompt"] * 3
-
-
-def test_only_the_logs_of_the_newest_sessions_stay(tmp_path, monkeypatch):
-    monkeypatch.setattr(journal, "LOGS_KEPT", 1)
-    folder = tmp_path / "sessions"
-    folder.mkdir()
-    for age in range(4):
-        (folder / f"{age}.jsonl").write_text("")
-        os.utime(folder / f"{age}.jsonl", (1000 - age, 1000 - age))
-    journal.drop_old_logs(str(tmp_path))
-    assert sorted(os.listdir(folder)) == ["0.jsonl", "1.jsonl"]
 
 
 def test_every_write_of_the_contract_is_followed_but_those_that_pages_repeat():

@@ -270,6 +270,7 @@ GEMINI_BOX = f"""{" " * 84}? for shortcuts
  /workspace                              master                  no sandbox                    Auto
 """
 RULE = "─" * 100
+FRAME = "│            │"
 # Seen with Codex 0.169.0, Gemini CLI 0.61.0 and aider 0.86.2, against a stand-in for their vendors.
 SCREENS = {
     "codex, ready": ("codex", f"  permissions: YOLO mode\n{CODEX_BOX}", "idle", ""),
@@ -301,60 +302,91 @@ SCREENS = {
         "idle",
         "",
     ),
-    "codex, asks": (
-        "codex",
-        "› bash touch made\n• Running touch made\n  Would you like to run the following command?\n"
-        "  Environment: local\n  Reason: To see it\n  $ touch made\n› 1. Yes, proceed (y)\n"
-        "  2. Yes, and don't ask again for commands that start with `touch made` (p)\n"
-        "  3. No, and tell Codex what to do differently (esc)\n  Press enter to confirm or esc to cancel\n",
-        "waiting",
-        "permission",
-    ),
-    "codex, asks a question in its plan mode": (
-        "codex",
-        "• Hello.\n  Worked for 5s • 18:14\n› ask\n  Question 1/1 (1 unanswered)\n  Which colour do you want?\n"
-        "  › 1. Red                Like a rose\n    2. Green              Like grass\n"
-        "    3. None of the above  Optionally, add details in notes (tab)\n"
-        "  tab to add notes | enter to submit answer | esc to interrupt\n",
-        "waiting",
-        "question",
-    ),
-    "codex, has a plan": (
-        "codex",
-        "  60. Step number 60 of the plan\n  Worked for <1s • 18:15\n  Implement this plan?\n"
-        "› 1. Yes, implement this plan          Switch to Default and start coding\n"
-        "  2. Yes, clear context and implement  Fresh thread with this plan\n"
-        "  3. No, stay in Plan mode             Continue planning with the model\n  enter select · esc back\n",
-        "waiting",
-        "plan",
-    ),
-    "codex, a panel": (
-        "codex",
-        "     /tmp/work\n  Select Model and Effort\n› 1. GPT-6.1-Sol    Latest model.\n  2. GPT-6-Astra    Frontier.\n"
-        "  3. GPT-6-Sol      Previous generation.\n↓\n  enter select · esc back\n",
-        "waiting",
-        "dialog",
-    ),
 
-    "codex, a list with a search": (
-        "codex",
-        "• Hello.\n  Select Syntax Theme\n  Move up/down to live preview themes\n  Type to filter...   31  fn x() {\n↑"
-        "                32 -    let active\n  base16-eighties-dark   32 +    let\n› catppuccin-mocha (current)\n"
-        "↓\n  enter select · esc back\n",
-        "waiting",
-        "dialog",
-    ),
+
+
+
+
+
     "codex, a pager": (
         "codex",
         "~\n~\n─────── 100% ─\n ↑/↓ to scroll · pgup/pgdn to page · home/end to jump\n q close\n",
         "waiting",
         "dialog",
     ),
+
+    "codex, asks": (
+        "codex",
+        "• Running touch made\n  Would you like to run the following command?\n  Reason: To see it\n  $ touch made\n"
+        "› 1. Yes, proceed (y)\n  2. Yes, and don't ask again (p)\n  3. No, and tell Codex (esc)\n"
+        "  Press enter to confirm or esc to cancel\n",
+        "waiting",
+        "permission",
+    ),
+    "codex, asks a question in its plan mode": (
+        "codex",
+        "› ask\n  Question 1/1 (1 unanswered)\n  Which colour do you want?\n  › 1. Red                Like a rose\n"
+        "    2. Green              Like grass\n    3. None of the above  Optionally, add details in notes (tab)\n"
+        "  tab to add notes | enter to submit answer | esc to interrupt\n",
+        "waiting",
+        "question",
+    ),
+    "codex, has a plan": (
+        "codex",
+        "  Worked for <1s • 18:15\n  Implement this plan?\n› 1. Yes, implement this plan          Switch to Default\n"
+        "  2. Yes, clear context and implement  Fresh thread\n  3. No, stay in Plan mode\n  enter select · esc back\n",
+        "waiting",
+        "plan",
+    ),
+    "codex, a panel": (
+        "codex",
+        "  permissions: YOLO mode\n  Select Model and Effort\n› 1. GPT-6.1-Sol    Latest model.\n"
+        "  2. GPT-6-Astra    Frontier.\n  3. GPT-6-Sol      Previous generation.\n↓\n  enter select · esc back\n",
+        "waiting",
+        "dialog",
+    ),
     "codex, conversations": (
         "codex",
-        " Resume a previous session\n Filter:  Cwd  All    Status:  Active  Archived\n Type to search\n"
-        "  No sessions yet\n──────── 0 / 0 · 100% ─\n enter resume   esc exit   ^c exit   tab focus sort/filter\n"
-        " ^o comfortable view   ^t transcript   ^e expand   ↑/↓ browse\n",
+        " Resume a previous session\n Type to search\n  No sessions yet\n──────── 0 / 0 · 100% ─\n"
+        " enter resume   esc exit   ^c exit   tab focus sort/filter\n ^t transcript   ^e expand   ↑/↓ browse\n",
+        "waiting",
+        "dialog",
+    ),
+    "gemini, asks": (
+        "gemini",
+        "│ ? Shell  touch made  │\n│ ╭────╮ │\n│ │ touch made │ │\n│ ╰────╯ │\n│ Allow execution of [Shell]?  │\n"
+        "│   │\n│ ● 1. Allow once  │\n│   2. Allow for this session  │\n│   3. No (esc) │\n╰──╯\n",
+        "waiting",
+        "permission",
+    ),
+    "gemini, has a plan": (
+        "gemini",
+        f"╭──╮\n│ 60. Step number 60  │\n{FRAME}\n│ ● 1.  Yes, automatically accept edits │\n"
+        "│   2.  Yes, manually accept edits │\n│   3.  Type your feedback... │\n│     │\n"
+        "│ Enter to select · ↑/↓ to navigate · Ctrl+G to edit plan · Esc to cancel │\n╰──╯\n",
+        "waiting",
+        "plan",
+    ),
+    "gemini, asks for a choice": (
+        "gemini",
+        "╭──╮\n│ Answer Questions   │\n│     │\n│ Which colour do you want?  │\n│ │\n│ ▲   │\n"
+        "│   1.  Red │\n│       Like a rose │\n│ ● 2.  Green │\n│   3.  Blue │\n│ ▼   │\n│     │\n"
+        "│ Enter to select · ↑/↓ to navigate · Esc to cancel │\n╰──╯\n",
+        "waiting",
+        "question",
+    ),
+    "gemini, a panel": (
+        "gemini",
+        f" > /model\n╭────────────╮\n{FRAME}\n│ Select Model        │\n{FRAME}\n│ ● 1. Auto        │\n"
+        f"│      Let it decide       │\n│   2. Manual              │\n{FRAME}\n│ (Press Esc to close)   │\n{FRAME}\n"
+        "╰──────────╯\n",
+        "waiting",
+        "dialog",
+    ),
+    "gemini, a tall panel": (
+        "gemini",
+        "│    Enable Plan Mode             true  │\n│  ▼            │\n│  ● User Settings         │\n"
+        f"{FRAME}\n│ (Use Enter to select, Tab to change focus, Esc to    │\n│ close)     │\n{FRAME}\n╰───────╯\n",
         "waiting",
         "dialog",
     ),
@@ -379,12 +411,7 @@ SCREENS = {
         "working",
         "",
     ),
-    "gemini, starts with a prompt": (
-        "gemini",
-        f"\u2139 Initializing... Prompts will be queued.\n  Queued (press ↑ to edit):\n    say hello\n{GEMINI_BOX}",
-        "working",
-        "",
-    ),
+
     "gemini, interrupted": ("gemini", f" > do it\n\u2139 Request cancelled.\n{GEMINI_BOX}", "idle", "interrupted"),
     "gemini, no right": (
         "gemini",
@@ -395,50 +422,12 @@ SCREENS = {
         "auth",
     ),
 
-    "gemini, asks": (
-        "gemini",
-        "│ ? Shell  touch made  │\n│ ╭────╮ │\n│ │ touch made │ │\n│ ╰────╯ │\n│ Allow execution of [Shell]?  │\n"
-        "│   │\n│ ● 1. Allow once  │\n│   2. Allow for this session  │\n│   3. No, suggest changes (esc) │\n╰──╯\n",
-        "waiting",
-        "permission",
-    ),
-    "gemini, has a plan": (
-        "gemini",
-        "╭──╮\n│ 60. Step number 60 of the plan  │\n│     │\n│ ● 1.  Yes, automatically accept edits │\n"
-        "│       Approves plan and allows tools to run automatically │\n│   2.  Yes, manually accept edits │\n"
-        "│       Approves plan but requires confirmation for each tool │\n│   3.  Type your feedback... │\n│     │\n"
-        "│ Enter to select · ↑/↓ to navigate · Ctrl+G to edit plan · Esc to cancel │\n╰──╯\n",
-        "waiting",
-        "plan",
-    ),
-    "gemini, asks for a choice": (
-        "gemini",
-        "╭──╮\n│ Answer Questions   │\n│     │\n│ Which colour do you want?  │\n│ │\n│ ▲   │\n"
-        "│   1.  Red │\n│       Like a rose │\n"
-        "│ ● 2.  Green │\n│       Like grass │\n│   3.  Blue │\n│ ▼   │\n│     │\n"
-        "│ Enter to select · ↑/↓ to navigate · Esc to cancel │\n╰──╯\n",
-        "waiting",
-        "question",
-    ),
-    "gemini, a panel": (
-        "gemini",
-        " > /model\n╭────────────╮\n│            │\n│ Select Model                        │\n│            │\n"
-        "│ ● 1. Auto                │\n│      Let Gemini CLI decide the best model for the task   │\n"
-        "│   2. Manual              │\n│      Manually select a model             │\n│            │\n"
-        "│ Remember model for future sessions: false (Press Tab to toggle)          │\n"
-        "│            │\n│ (Press Esc to close)                   │\n│             │\n╰──────────╯\n",
-        "waiting",
-        "dialog",
-    ),
 
-    "gemini, a tall panel": (
-        "gemini",
-        "│    Enable Plan Mode             true  │\n│  ▼            │\n│    Apply To           │\n"
-        "│  ● User Settings         │\n│    Workspace Settings            │\n│               │\n"
-        "│ (Use Enter to select, Tab to change focus, Esc to         │\n│ close)        │\n│            │\n╰───────╯\n",
-        "waiting",
-        "dialog",
-    ),
+
+
+
+
+
     "gemini, trust": (
         "gemini",
         " │ Do you trust the files in this folder?  │\n │ ● 1. Trust folder (ws)  │\n │   2. Don't trust  │\n ╰──╯\n",
@@ -483,12 +472,6 @@ SCREENS = {
 
 # The dialogs of a login of Gemini CLI, lines and words of which are cut or wrapped by the size of the screen.
 GEMINI_LOGINS = {
-    "a key, 80x24": [
-        *("3. Ask coding questions, edit code or run commands", f"╭{'─' * 78}╮", f"│{' ' * 78}│"),
-        *(f"│ Enter Gemini API Key{' ' * 57}│", f"│{' ' * 78}│"),
-        "│ Please enter your Gemini API key. It will be securely stored in your system  │",
-        *("│ keychain.                        │", "│ │ Paste your API key here     │ │", f"╰{'─' * 78}╯"),
-    ],
     "a key, 320x50": [f"╭{'─' * 132}", f"│{' ' * 299}", f"│ Enter Gemini API Key{' ' * 278}", f"╰{'─' * 132}"],
     "a key, 60x12": [
         *(
@@ -527,7 +510,7 @@ def test_the_screens_of_the_ready_tools(tool, screen, state, reason):
         (
             "codex, has a plan",
             "Implement this plan?",
-            "Yes, implement this plan Switch to Default and start coding",
+            "Yes, implement this plan Switch to Default",
         ),
     ],
 )
@@ -540,7 +523,6 @@ def test_a_question_on_the_screen_has_its_text_and_choices(name, text, options):
     ("name", "text", "options"),
     [
         ("codex, a panel", "Select Model and Effort", 3),
-        ("codex, a list with a search", "Select Syntax Theme", 0),
         ("gemini, a panel", "Select Model", 2),
         ("gemini, a tall panel", "Use Enter to select, Tab to change focus", 0),
     ],
