@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
+import os
 import socket
 import threading
 import time
@@ -450,6 +451,15 @@ def test_a_listener_whose_process_has_no_file_left_costs_no_time(road, monkeypat
     assert full.accept.call_count < 50
     full.accept.side_effect = None  # it has some again
     assert read_until(waiting, b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_proxy_that_is_closed_leaves_no_file_open_and_may_be_woken_still():
+    before = len(os.listdir("/proc/self/fd"))
+    proxy = proxies.Proxy(str)
+    assert len(os.listdir("/proc/self/fd")) > before
+    proxy.close()
+    proxy.wake()
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_the_rows_are_bounded():
