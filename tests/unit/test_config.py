@@ -9,12 +9,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import clincus
 from clincus_features import trust
-from clincus_features.limits import limit_options
 from clincus_features.sources import sources_document
 from tests.table import table
 
@@ -50,13 +47,9 @@ def write(path, text):
 # Defaults
 
 
-def test_every_default_passes_its_own_check():
-    settings = [setting for setting in clincus.SETTING.values() if not setting.rows]
-    wrong = [setting.key for setting in settings if setting.fit(setting.default) != setting.default]
-    assert wrong == []
-
-
 def test_the_default_is_protected_and_no_changed_document_changes_it(environ):
+    settings = [setting for setting in clincus.SETTING.values() if not setting.rows]
+    assert [setting.key for setting in settings if setting.fit(setting.default) != setting.default] == []
     config = clincus.load_config(environ)
     document = clincus.config_document(config)
     assert document["security"]["protected_paths"] == [".git/hooks", ".git/config", ".husky", ".vscode"]
@@ -70,26 +63,39 @@ def test_the_default_is_protected_and_no_changed_document_changes_it(environ):
 # Layers
 
 
-def test_a_later_layer_wins(environ, user_file, workspace, tmp_path):
+def test_a_later_layer_wins_and_is_named_as_the_origin(environ, user_file, workspace, tmp_path):
     """System, user, project, $CLINCUS_CONFIG, variable, profile, flag: each beats those before it."""
-    named = tmp_path / "named.toml"
-    steps = [
-        lambda: None,
-        lambda: write(clincus.SYSTEM_CONFIG, '[defaults]\nimage = "system"'),
-        lambda: write(user_file, '[defaults]\nimage = "user"\n[profiles.p]\nimage = "profile"'),
-        lambda: write(workspace / ".clincus.toml", '[defaults]\nimage = "project"'),
-        lambda: (write(named, '[defaults]\nimage = "named"'), environ.update(CLINCUS_CONFIG=str(named))),
-        lambda: environ.update(CLINCUS_IMAGE="variable"),
-    ]
-    seen = []
-    for step in steps:
-        step()
-        config = trust.project_config(clincus.load_config(environ), environ, str(workspace))
-        seen.append(config.get("defaults.image"))
-    for options in ({"profile": "p"}, {"profile": "p", "flags": {"defaults.image": "flag"}}):
+    project, named = str(workspace / ".clincus.toml"), str(tmp_path / "named.toml")
+    seen = {}
+
+    def look(**options):
         config = trust.project_config(clincus.load_config(environ, **options), environ, str(workspace))
-        seen.append(config.get("defaults.image"))
-    assert seen == ["clincus", "system", "user", "project", "named", "variable", "profile", "flag"]
+        seen[config.get("defaults.image")] = config.origins["defaults.image"]
+
+    look()
+    for path, text in (
+        (clincus.SYSTEM_CONFIG, 'image = "system"'),
+        (user_file, 'image = "user"\n[profiles.p]\nimage = "profile"'),
+        (project, 'image = "project"'),
+        (named, 'image = "named"'),
+    ):
+        write(path, f"[defaults]\n{text}")
+        environ.update(CLINCUS_CONFIG=named) if path == named else None
+        look()
+    environ["CLINCUS_IMAGE"] = "variable"
+    look()
+    look(profile="p")
+    look(profile="p", flags={"defaults.image": "flag"})
+    assert seen == {
+        "clincus": "default",
+        "system": clincus.SYSTEM_CONFIG,
+        "user": str(user_file),
+        "project": project,
+        "named": named,
+        "variable": "CLINCUS_IMAGE",
+        "profile": "profile 'p'",
+        "flag": "command line",
+    }
 
 
 def test_a_present_key_wins_when_it_is_empty_or_false_and_an_absent_one_changes_nothing(environ, user_file):
@@ -130,38 +136,6 @@ def test_lists_that_add_up_and_mounts_that_replace_each_other(environ, user_file
     ]
 
 
-def test_the_origin_of_each_value_is_known(environ, user_file):
-    write(user_file, '[defaults]\nimage = "mine"\n[profiles.p]\npersistent = true\n')
-    environ["CLINCUS_LIMIT_CPU"] = "2"
-    config = clincus.load_config(environ, profile="p", flags={"tool.name": "opencode", "limits.disk.read": None})
-    wanted = ("defaults.image", "limits.cpu.count", "defaults.persistent", "tool.name", "limits.disk.read")
-    origins = [config.origins[key] for key in wanted]
-    assert origins == [str(user_file), "CLINCUS_LIMIT_CPU", "profile 'p'", "command line", "default"]
-
-
-LEAVES = {
-    "defaults.image": st.sampled_from(["a", "b", "c"]),
-    "limits.cpu.priority": st.integers(0, 10),
-    "security.protected_paths": st.lists(st.sampled_from(["x", "y"])),
-    "security.additional_protected_paths": st.lists(st.sampled_from(["x", "y", "z"]), unique=True),
-    "profiles": st.dictionaries(st.sampled_from("pq"), st.fixed_dictionaries({}, optional={"image": st.just("i")})),
-}
-LAYER_VALUES = st.fixed_dictionaries({}, optional=LEAVES)
-
-
-@given(LAYER_VALUES, LAYER_VALUES)
-def test_layers_count_by_rank_and_what_one_does_not_mention_stays(below, above):
-    layers = [clincus.Layer(1, "below", below), clincus.Layer(2, "above", above)]
-    alone, _ = clincus.fold_layers(layers[:1])
-    both, origins = clincus.fold_layers(layers)
-    for key, value in both.items():
-        if key not in above:
-            assert value == alone[key]
-        elif clincus.SETTING[key].merge is None:
-            assert (value, origins[key]) == (above[key], "above")
-    assert clincus.fold_layers(layers[::-1]) == (both, origins)
-
-
 def test_another_tool_starts_with_its_own_binary_and_model(environ, user_file):
     write(user_file, '[defaults]\nmodel = "opus"\n[tool]\nbinary = "/opt/claude"\n')
     config = clincus.load_config(environ, flags={"tool.name": "copilot"})
@@ -169,17 +143,10 @@ def test_another_tool_starts_with_its_own_binary_and_model(environ, user_file):
     assert clincus.load_config(environ, flags={"tool.name": "claude"}).get("tool.binary") == "/opt/claude"
 
 
-@table(
-    ("text", "enforce"),
-    [
-        ("", "soft"),
-        ("limit = '1GiB'", "hard"),
-        ("limit = '1GiB'\nenforce = 'soft'", "soft"),
-    ],
-)
-def test_a_memory_limit_is_hard_unless_somebody_says_soft(environ, user_file, text, enforce):
-    write(user_file, f"[limits.memory]\n{text}\n")
-    assert clincus.load_config(environ).get("limits.memory.enforce") == enforce
+def test_a_memory_limit_is_hard_unless_somebody_says_soft(environ, user_file):
+    for text, enforce in (("", "soft"), ("limit = '1GiB'", "hard"), ("limit = '1GiB'\nenforce = 'soft'", "soft")):
+        write(user_file, f"[limits.memory]\n{text}\n")
+        assert clincus.load_config(environ).get("limits.memory.enforce") == enforce
 
 
 # Variables, flags, profiles
@@ -216,19 +183,16 @@ def test_a_profile_inherits_and_merges_with_the_one_of_a_lower_layer_key_by_key(
     assert clincus.load_config(environ).get("security.nesting") is False
 
 
-@table(
-    ("text", "name", "fault"),
-    [
-        ("", "x", ("profile 'x' not found", 404)),
-        ('[profiles.a]\ninherits = "x"', "a", (r"profile 'x' not found \(which profile 'a' inherits\)", 404)),
-        ('[profiles.a]\ninherits = "b"\n[profiles.b]\ninherits = "a"', "a", ("profile 'a' inherits itself", 400)),
-    ],
-)
-def test_a_profile_that_cannot_be_applied(environ, user_file, text, name, fault):
-    write(user_file, text)
-    with pytest.raises(clincus.ConfigError, match=fault[0]) as caught:
-        clincus.with_flags(clincus.load_config(environ), {}, name)
-    assert caught.value.status == fault[1]
+def test_a_profile_that_cannot_be_applied(environ, user_file):
+    write(user_file, '[profiles.a]\ninherits = "x"\n[profiles.b]\ninherits = "c"\n[profiles.c]\ninherits = "b"')
+    for name, words, status in (
+        ("x", "profile 'x' not found", 404),
+        ("a", r"profile 'x' not found \(which profile 'a' inherits\)", 404),
+        ("b", "profile 'b' inherits itself", 400),
+    ):
+        with pytest.raises(clincus.ConfigError, match=words) as caught:
+            clincus.with_flags(clincus.load_config(environ), {}, name)
+        assert caught.value.status == status
 
 
 # Checks
@@ -266,14 +230,6 @@ def test_a_wrong_value_is_reported_with_file_key_and_line(environ, user_file, te
     assert f"{user_file}, line {line}: invalid {key}" in caught.value.message
     assert "sesame" not in caught.value.message
     assert caught.value.status == 400
-
-
-def test_all_faults_are_reported_at_once(environ, user_file):
-    write(user_file, '[limits.cpu]\ncount = "0"\n')
-    with pytest.raises(clincus.ConfigError) as caught:
-        clincus.load_config(environ, flags={"limits.memory.limit": "1XB", "limits.cpu.priority": 11})
-    for key in ("cpu.count", "memory.limit", "cpu.priority"):
-        assert f"invalid limits.{key}" in str(caught.value)
 
 
 @table(
@@ -315,54 +271,24 @@ def test_an_unknown_tool_is_refused_and_a_configured_one_is_known(environ, user_
     assert clincus.load_config(environ).get("tool.name") == "y"
 
 
-@table(
-    ("text", "seconds"),
-    [("0", 0), ("90s", 90), ("1h30m", 5400), ("1.5h", 5400), (".5m", 30), ("500ms", 0.5), ("2us", 2e-6), ("2µs", 2e-6)],
-)
-def test_duration(text, seconds):
-    assert clincus.parse_duration(text) == pytest.approx(seconds)
+def test_duration():
+    for text, seconds in (("0", 0), ("90s", 90), ("1h30m", 5400), ("1.5h", 5400), (".5m", 30), ("2us", 2e-6)):
+        assert clincus.parse_duration(text) == pytest.approx(seconds)
+    for text in ("", "5", "-5m", "+5m", "1d", "m", "1 h", "1h ", "5M", "1h30", "1e3s", "9" * 99 + "h"):
+        with pytest.raises(ValueError, match="duration"):
+            clincus.parse_duration(text)
 
 
-@table("text", ["", "5", "-5m", "+5m", "1d", "m", "1 h", "1h ", "5M", "1h30", "1e3s", "9" * 99 + "h"])
-def test_no_duration(text):
-    with pytest.raises(ValueError, match="duration"):
-        clincus.parse_duration(text)
-
-
-# Files
-
-
-def test_xdg_config_home_is_honoured(environ, user_file, tmp_path):
+def test_the_variables_name_the_files(environ, user_file, tmp_path):
     write(user_file, '[defaults]\nimage = "home"\n')
     environ["XDG_CONFIG_HOME"] = str(tmp_path / "xdg")
     assert clincus.load_config(environ).get("defaults.image") == "home"
     write(tmp_path / "xdg/clincus/config.toml", '[defaults]\nimage = "xdg"\n')
     assert clincus.load_config(environ).get("defaults.image") == "xdg"
-    assert str(tmp_path / "xdg/clincus/config.toml") in clincus.config_files(environ)
-
-
-def test_a_missing_file_that_the_variable_names_is_an_error(environ):
     environ["CLINCUS_CONFIG"] = "/nowhere/config.toml"
     with pytest.raises(clincus.ConfigError, match=r"CLINCUS_CONFIG names '/nowhere/config\.toml'"):
         clincus.load_config(environ)
     assert "/nowhere/config.toml" in clincus.config_files(environ)
-
-
-def test_the_fingerprint_sees_every_way_of_saving(environ, user_file):
-    def fingerprint():
-        return clincus.config_fingerprint(clincus.config_files(environ))
-
-    none = fingerprint()
-    write(user_file, "a = 1\n")
-    first = fingerprint()
-    other = user_file.with_name("new")
-    write(other, "a = 2\n")
-    os.utime(other, ns=(user_file.stat().st_atime_ns, user_file.stat().st_mtime_ns))
-    os.replace(other, user_file)
-    assert first != none
-    assert fingerprint() not in (none, first)
-    user_file.unlink()
-    assert fingerprint() == none
 
 
 # A project's own file
@@ -425,34 +351,19 @@ def test_an_untrusted_project_lifts_no_profile_of_mine(environ, workspace, their
     assert len(config.warnings) == 1
 
 
-def test_a_flag_is_a_limit_of_mine_too(environ, user_file, workspace):
-    write(workspace / ".clincus.toml", '[defaults]\nprofile = "fast"\n')
-    write(user_file, "[profiles.fast]\nlimits.disk.max = '999999999iops'\n")
-    request = clincus.LaunchRequest(workspace=str(workspace), settings={"limits.disk.read": "10MiB/s"})
-    features = clincus.Extensions()
-    features.workspace_configs.append(trust.project_config)
-    launch = clincus.plan_launch(request, clincus.load_config(environ), environ, features)
-    assert limit_options(launch.config.get("limits"))[1] == {"limits.read": "10MiB"}
-
-
 @table(
     "text",
     [
         '[[mounts.default]]\nhost = "/"\ncontainer = "/host"',
         "[security]\ndisable_protection = true",
-        "[security]\nprotected_paths = []",
         "[security]\nnesting = true",
         "[git]\nwritable_hooks = true",
         '[profiles.p]\nimage = "x"',
         '[tool]\nbinary = "/workspace/evil"',
-        '[tool.commands]\nclaude = "/workspace/evil"',
         "[defaults]\npersistent = true",
         '[defaults]\nimage = "images:evil"',
         '[incus]\nproject = "other"',
         '[paths]\nsessions_dir = "/tmp/x"',
-        "[paths]\npreserve_workspace_path = true",
-        "[dashboard]\nport = 1",
-        "[sessions]\nephemeral_grace = '0'",
         "[limits.runtime]\nauto_stop = false",
         "[limits.cpu]\ncount = 1",
         "[limits.disk]\nmax = '999999999iops'",
@@ -496,41 +407,26 @@ def test_trust_holds_for_one_content_in_one_place_until_it_is_taken_back(environ
     assert not is_trusted(workspace)
 
 
-@table("kind", ["link", "fifo", "large"])
-def test_a_project_file_that_is_no_plain_small_file_is_refused(tmp_path, kind):
-    path = tmp_path / ".clincus.toml"
-    if kind == "link":
-        path.symlink_to("/etc/passwd")
-    elif kind == "fifo":
-        os.mkfifo(path)
-    else:
-        write(path, "#" * (trust.PROJECT_FILE_LIMIT + 1))
-    with pytest.raises(clincus.ConfigError, match="cannot be read"):
-        trust.read_project(str(tmp_path))
-
-
-@table("line", ["a" + ".a" * 32000 + " = 1", "limits.cpu.count = '" + "0-99999," * 8000 + "1'"])
-def test_a_project_file_with_a_line_that_takes_long_to_read_is_refused(workspace, line):
-    write(workspace / ".clincus.toml", f"# fine\n{line}\n")
-    with pytest.raises(clincus.ConfigError, match="line 2: the line is longer than 1000 characters"):
-        trust.read_project(str(workspace))
+def test_a_project_file_that_is_no_plain_small_file_is_refused(workspace):
+    path = workspace / ".clincus.toml"
+    for make in (
+        lambda: path.symlink_to("/etc/passwd"),
+        lambda: os.mkfifo(path),
+        lambda: write(path, "#" * (trust.PROJECT_FILE_LIMIT + 1)),
+    ):
+        make()
+        with pytest.raises(clincus.ConfigError, match="cannot be read"):
+            trust.read_project(str(workspace))
+        path.unlink()
+    for line in ("a" + ".a" * 32000 + " = 1", "limits.cpu.count = '" + "0-99999," * 8000 + "1'"):  # slow to read
+        write(path, f"# fine\n{line}\n")
+        with pytest.raises(clincus.ConfigError, match="line 2: the line is longer than 1000 characters"):
+            trust.read_project(str(workspace))
 
 
 def test_a_hostile_project_file_costs_few_words(environ, workspace):
     config = project(environ, workspace, "".join(f"[a{number}]\nb = 1\n" for number in range(3000)))
     assert len(config.warnings) == clincus.Reader.MOST
-
-
-# What the API shows
-
-
-def test_the_environment_of_profiles_is_hidden(environ, user_file):
-    write(user_file, '[profiles.x]\nimage = "i"\n[profiles.x.environment]\nTOKEN = "sesame"\n')
-    config = clincus.load_config(environ, profile="x")
-    document = clincus.config_document(config)
-    assert document["profiles"] == {"x": {"image": "i", "environment": {"TOKEN": clincus.HIDDEN}}}
-    assert config.environment == {"TOKEN": "sesame"}
-    assert "sesame" not in json.dumps([document, sources_document(config, None)])
 
 
 # What the dashboard sets
@@ -575,64 +471,16 @@ def test_a_later_edit_of_the_same_key_in_a_file_wins(environ, user_file, before,
     assert port_of(environ) == 4001
 
 
-def test_what_an_edit_has_overruled_does_not_come_back_when_the_edit_is_undone(environ, user_file):
-    write(user_file, "[dashboard]\nport = 1\n")
-    clincus.save_dashboard(environ, {"dashboard.port": 4000, ROOTS: ["/q"]})
-    write(user_file, "[dashboard]\nport = 2\n")
-    clincus.save_dashboard(environ, {})
-    write(user_file, "[dashboard]\nport = 1\n")
-    assert clincus.load_config(environ).get("dashboard") == {"port": 1, "workspace_roots": ["/q"]}
-
-
-@table("text", ["{", "[]", '{"dashboard.port": 1}', '{"dashboard.port": {"value": 0, "instead_of": null}}'])
-def test_a_torn_file_of_the_dashboard_is_left_out_and_replaced_by_the_next_save(environ, text, caplog):
-    write(clincus.own_file(environ, "dashboard.json"), text)
-    assert port_of(environ) == 3000
-    assert "dashboard.json is torn" in caplog.text
-    clincus.save_dashboard(environ, {"dashboard.port": 3001})
-    assert port_of(environ) == 3001
-
-
-@table(
-    ("key", "value"),
-    [
-        ("dashboard.port", 0),
-        ("dashboard.port", 65536),
-        ("dashboard.port", True),
-        ("dashboard.port", "3000"),
-        (ROOTS, "x"),
-        (ROOTS, ["x"]),
-        (ROOTS, ["/a\nb"]),
-        (ROOTS, [3]),
-    ],
-)
-def test_saving_refuses_bad_values_and_changes_nothing(environ, key, value):
-    with pytest.raises(clincus.ConfigError, match=f"invalid {key.partition('.')[2]}") as caught:
-        clincus.save_dashboard(environ, {"dashboard.port": 3001, key: value})
-    assert caught.value.status == 400
-    assert not os.path.exists(clincus.own_file(environ, "dashboard.json"))
-
-
-def test_nothing_is_saved_while_a_config_file_is_broken(environ, user_file):
+def test_saving_refuses_bad_values_and_changes_nothing(environ, user_file):
+    for key, value in (("port", 0), ("port", True), ("port", "3000"), ("workspace_roots", ["x"])):
+        with pytest.raises(clincus.ConfigError, match=f"invalid {key}") as caught:
+            clincus.save_dashboard(environ, {"dashboard.port": 3001, f"dashboard.{key}": value})
+        assert caught.value.status == 400
     write(user_file, "[dashboard\n")
     with pytest.raises(clincus.ConfigError, match=f"{user_file}.*line 1") as caught:
         clincus.save_dashboard(environ, {"dashboard.port": 3})
     assert caught.value.status == 409
     assert not os.path.exists(clincus.own_file(environ, "dashboard.json"))
-
-
-def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(environ, monkeypatch):
-    clincus.save_dashboard(environ, {"dashboard.port": 3})
-
-    def fail(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(clincus.ClincusError, match="cannot be written: No space left on device") as caught:
-        clincus.save_dashboard(environ, {"dashboard.port": 4})
-    assert caught.value.status == 500
-    assert port_of(environ) == 3
-    assert os.listdir(clincus.state_directory(environ)) == ["dashboard.json"]
 
 
 def test_changes_at_once_lose_none(environ):
@@ -650,18 +498,14 @@ def test_changes_at_once_lose_none(environ):
 # Keys of a feature
 
 
-def test_a_feature_adds_keys_before_the_configuration_is_loaded(environ, user_file, monkeypatch):
+def test_a_secret_of_a_feature_or_a_profile_is_not_shown(environ, user_file, monkeypatch):
     monkeypatch.setattr(clincus, "SETTING", dict(clincus.SETTING))
     clincus.register_settings(clincus.Setting("weather.key", "", clincus.check_text, "CLINCUS_WEATHER", secret=True))
-    write(user_file, '[weather]\nkey = "sesame"\n')
-    config = clincus.load_config(environ)
+    write(user_file, '[weather]\nkey = "sesame"\n[profiles.x]\nimage = "i"\nenvironment = {TOKEN = "sesame"}\n')
+    config = clincus.load_config(environ, profile="x")
+    document = clincus.config_document(config)
+    assert document["weather"] == {"key": clincus.HIDDEN}
+    assert document["profiles"] == {"x": {"image": "i", "environment": {"TOKEN": clincus.HIDDEN}}}
+    assert config.environment == {"TOKEN": "sesame"}
+    assert "sesame" not in json.dumps([document, sources_document(config, None)])
     assert clincus.load_config({**environ, "CLINCUS_WEATHER": "y"}).get("weather.key") == "y"
-    assert clincus.config_document(config)["weather"] == {"key": clincus.HIDDEN}
-    assert "sesame" not in json.dumps(sources_document(config, None))
-
-
-def test_a_key_that_another_version_kept_with_a_session_is_a_warning():
-    config = clincus.with_flags(clincus.make_config(()), {"limits.cpu.count": "2", "limits.cpu.counts": "3"})
-    assert config.get("limits.cpu.count") == "2"
-    (warning,) = config.warnings
-    assert "unknown key 'limits.cpu.counts' is ignored" in warning

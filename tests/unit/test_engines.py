@@ -15,7 +15,6 @@ import pytest
 
 import clincus
 from clincus_cli import engines as commands
-from clincus_cli.context import Context
 from clincus_features import engine_memory, engines, upkeep
 from clincus_features.network.policy import Policy
 from tests.builders import an_engine
@@ -87,7 +86,6 @@ def test_a_door_takes_no_session_of_another_engine(id):
 @table(
     ("words", "status", "said"),
     [
-        ('Error: Get "https://h:8443/1.0": Unable to connect to: h:8443', 503, "cannot be reached"),
         ('Error: Get "https://h:8443/1.0": tls: failed to verify certificate: x509: …', 503, "not the one that was tr"),
         ('Error: The remote "tower" doesn\'t exist', 503, "clincus engine add"),
         ("Error: not authorized", 503, "a new token"),
@@ -341,24 +339,6 @@ def test_another_member_is_found_when_the_known_one_is_down():
 # ---- the command line
 
 
-@table(
-    ("options", "asked"),
-    [
-        ({}, ["", "all"]),
-        ({"name": "fix: the title of a session"}, ["", "all"]),
-        ({"name": [FAR, NAME]}, ["", "far"]),
-        ({"container": FAR, "name": "fix: it"}, ["far"]),
-    ],
-)
-def test_a_command_asks_the_engines_of_the_sessions_that_it_names(options, asked):
-    calls: list[str] = []
-    registry = SimpleNamespace(prefix="clincus-")
-    sessions: Any = SimpleNamespace(registry=registry, refresh=lambda engine="", *_: calls.append(engine))
-    context: Any = SimpleNamespace(options=SimpleNamespace(**options), each_engine=lambda *_, **__: calls.append("all"))
-    Context._refresh(context, sessions)
-    assert calls == asked
-
-
 # ---- clincus engine
 
 KNOWN = {"addresses": ["h:8443"], "fingerprint": hashlib.sha256(b"of the token").hexdigest()}
@@ -444,29 +424,6 @@ def test_an_engine_gets_the_new_image_under_the_name_of_the_old_one_which_goes()
 def test_the_image_that_an_engine_replaces_stays_if_it_has_another_name():
     lines = given([OURS], [THEIRS, [OURS, THEIRS], THEIRS, None, {**THEIRS, "aliases": [{"name": "kept"}]}])
     assert ["--request PUT" in line for line in lines] == [True]
-
-
-ROWS = {"far": {"roots": ["/srv"]}, "gone": {"remote": "tower", "project": "agents"}, "racks": {"target": "@gpu"}}
-SAID = {
-    "far": engines.Facts("6.0.4"),
-    "gone": clincus.IncusError("engine gone: it cannot be reached", 503),
-    "racks": engines.Facts("6.0.5", True, (("m1", "Online", "https://m1"), ("m2", "Offline", "https://m2")), ("gpu",)),
-}
-
-
-def test_the_engines_are_listed_with_what_they_say_of_themselves(capsys):
-    context: Any = SimpleNamespace(
-        each_engine=lambda ask, here: SAID, config=SimpleNamespace(get=lambda key: ROWS), prints_json=True
-    )
-    context.show = lambda document, lines: Context.show(context, document, lines)
-    assert commands.run_engine_list(context) == 0
-    far, gone, racks = json.loads(capsys.readouterr().out)
-    assert (far["remote"], far["kind"], far["roots"], far["version"]) == ("far", "remote", ["/srv"], "6.0.4")
-    assert (gone["remote"], gone["reachable"], gone["version"]) == ("tower", False, "")
-    assert racks["members"] == [{"name": "m1", "status": "Online"}, {"name": "m2", "status": "Offline"}]
-    context.prints_json = False
-    commands.run_engine_list(context)
-    assert "2 members, down: m2" in capsys.readouterr().out
 
 
 # ---- what is remembered of an engine

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import queue
 import socket
 import threading
 
@@ -159,10 +158,8 @@ class Client:
         """Read one answer: status, headers, body."""
         first = self.stream.readline().decode()
         assert first.startswith("HTTP/1.1 "), first
-        headers = {}
-        while (line := self.stream.readline().decode().strip()) != "":
-            name, _, value = line.partition(": ")
-            headers[name.lower()] = value
+        lines = iter(lambda: self.stream.readline().decode().strip(), "")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
         length = 0 if method == "HEAD" else int(headers.get("content-length", 0))
         return int(first.split()[1]), headers, self.stream.read(length)
 
@@ -482,30 +479,6 @@ def test_a_connection_too_many_is_told_so():
             assert "too many connections" in json.loads(body)["error"]
             assert late.is_closed()
         assert clients[0].send("GET /api/echo HTTP/1.1").receive()[0] == 200
-
-
-def test_a_connection_that_is_taken_over_stays_open_and_keeps_its_place():
-    taken = queue.Queue()
-
-    def take_over(request):
-        request.connection.close_connection = True
-        taken.put((threading.current_thread(), socket.socket(fileno=request.connection.connection.detach())))
-
-    def is_full(server):
-        with Client(server) as other:
-            return other.send("GET /api/echo HTTP/1.1").receive()[0] == 503
-
-    with serving(limit=1) as server, Client(server) as client:
-        server.site.router.find("GET", "/ws/events")[0].handler = take_over
-        client.send("GET /ws/events HTTP/1.1")
-        thread, connection = taken.get(timeout=60)
-        thread.join()
-        assert is_full(server)
-        with connection:
-            connection.sendall(b"it is open")
-            assert client.stream.read(10) == b"it is open"
-        server.site.places.release()
-        assert not is_full(server)
 
 
 PUT = "PUT /api/raw/x HTTP/1.1"

@@ -295,27 +295,6 @@ def test_a_listener_can_be_ended_before_it_has_begun():
     assert threading.active_count() <= before
 
 
-def test_a_failure_to_give_a_connection_its_thread_leaves_the_server_listening(caplog, monkeypatch):
-    one = listener()
-    start = threading.Thread.start
-    refusals = [RuntimeError("can't start new thread")]
-
-    def start_or_refuse(thread: threading.Thread) -> None:
-        if "process_request_thread" in thread.name and refusals:
-            raise refusals.pop()
-        start(thread)
-
-    one.start()
-    monkeypatch.setattr(threading.Thread, "start", start_or_refuse)
-    with socket.create_connection(one.server_address, DEADLINE) as refused:
-        assert refused.recv(1) == b""
-    with socket.create_connection(one.server_address, DEADLINE) as taken:
-        taken.sendall(b"GET / HTTP/1.0\r\n\r\n")
-        assert taken.recv(9) == b"HTTP/1.1 "
-    one.close()
-    assert "can't start new thread" in caplog.text
-
-
 def application(tmp_path) -> clincus.Application:
     return clincus.Application({"HOME": str(tmp_path)}, {})
 

@@ -18,7 +18,6 @@ import pytest
 
 import clincus
 from clincus_features import trust
-from clincus_features.naming import change_session
 from tests.builders import a_session
 from tests.programs import DEADLINE, wait_until
 from tests.table import table
@@ -255,22 +254,6 @@ def test_a_container_that_was_left_asleep_is_shown_as_stopped_and_put_back_befor
     assert door.calls[calls:] == []  # the late reader finds nothing to do
 
 
-def test_what_others_do_with_a_container_is_waited_for_and_nothing_else(door):
-    running = [
-        {"id": "mine", "resources": {"instances": [f"/1.0/instances/{NAME}?project=agents"]}},
-        {"id": "another", "resources": {"instances": ["/1.0/instances/other?project=agents"]}},
-        {"id": "image", "resources": None},
-    ]
-    asked: list[tuple[object, ...]] = []
-    door.query = lambda *words, **_: asked.append(words) or {"running": running}
-    door.wait_for_others(NAME)
-    assert asked == [
-        ("/1.0/operations?recursion=1",),
-        ("/1.0/operations/mine/wait?timeout=40",),
-        (f"/1.0/instances/{NAME}", "PATCH", {"config": {}}),  # it changes nothing, and waits its turn
-    ]
-
-
 def test_what_another_client_of_incus_does_at_the_same_moment_is_no_failure(sessions, door):
     words = "Failed to create instance operation: A matching non-reusable operation has now succeeded"
     door.on_run = failing(clincus.incus_failure(words))
@@ -345,12 +328,11 @@ def test_a_workspace_that_became_a_link_is_not_followed(sessions, tmp_path):
     assert raised.value.status == 409
 
 
-def test_a_name_may_be_of_any_script_and_break_no_line(sessions, door):
-    add(sessions)
+def test_a_name_may_be_of_any_script_and_break_no_line():
     for name in ("x" * 81, "a\nb", "\x1b[31m", "\x9b", "\u2028", "\udc80"):
         with pytest.raises(clincus.ClincusError, match="cannot be the name of a session") as raised:
-            change_session(sessions, NAME, {"name": name})
-        assert (raised.value.status, door.calls) == (400, [])
+            clincus.check_name(name)
+        assert raised.value.status == 400
     name = "Größe 大きさ \N{WOMAN}\u200d\N{PERSONAL COMPUTER}"
     assert clincus.check_name(f" {name} ") == name
 
@@ -462,13 +444,17 @@ class TestStart:
         assert sessions.create(request_).protection == "basic"  # known by now
         assert len(door.launched) == 3
 
-    def test_a_workspace_that_must_not_be_mounted_leaves_nothing(self, sessions, door, request_):
+    def test_a_start_that_fails_leaves_nothing(self, sessions, door, request_):
         door.refusals = [clincus.IncusError("Failed to run", 500)]
         door.log = "clincus refused: '.git' is a symlink"
         with pytest.raises(clincus.ClincusError, match=r"cannot be protected: '\.git' is a symlink") as raised:
             sessions.create(request_)
         assert raised.value.status == 409
         assert sessions.registry.all() == []
+        door.code = 1
+        with pytest.raises(clincus.ClincusError, match="exit code 1"):
+            sessions.create(request_)
+        assert (door.instances, sessions.registry.all()) == ({}, [])
 
     def test_a_name_of_another_is_passed_over_and_left_alone(self, sessions, door, request_):
         door.refusals = [clincus.IncusError("Instance already exists", 409)]
@@ -490,12 +476,6 @@ class TestStart:
         with pytest.raises(clincus.ClincusError, match="has just continued this conversation"):
             sessions.create(again)
         assert door.instances == there
-
-    def test_a_tool_that_does_not_start_undoes_the_start(self, sessions, door, request_):
-        door.code = 1
-        with pytest.raises(clincus.ClincusError, match="exit code 1"):
-            sessions.create(request_)
-        assert (door.instances, sessions.registry.all()) == ({}, [])
 
     def test_a_tool_that_has_begun_stays_with_its_container_until_all_in_it_is_kept(
         self, sessions, door, request_, reports, monkeypatch
@@ -565,30 +545,19 @@ class TestStart:
         told = [moment for moment, slot in heard if slot == 1]  # the server tells the others
         assert told == ["before_start", "sealed", "after_start", "before_stop", "after_stop"]
 
-    def test_features_hear_of_an_end_at_once_unless_it_can_be_refused(self, sessions, door):
-        heard = threading.Event()
-        sessions.extensions.listeners.append(lambda moment, session: moment == "before_stop" and heard.set())
-        commits = {"commits": clincus.Loss.of(["a1b2c3d Add it"])}
-        keeper = clincus.Keeper(("commits",), lambda *_: True, lambda *_: commits, lambda *_: [])
-        sessions.extensions.keepers.append(keeper)
-        add(sessions, mode="clone")
-        with pytest.raises(clincus.UnsavedError, match=r"does not have 1 commit \(a1b2c3d Add it\)"):
-            sessions.end(NAME, delete=True)
-        assert not heard.is_set()
-        ask = door.query
-        door.query = lambda *words, **options: heard.wait(DEADLINE) and ask(*words, **options)
-        sessions.end(NAME, delete=True, even_unsaved=True)
-        assert heard.is_set()
-
     def test_a_commit_that_is_made_while_a_clone_is_deleted_keeps_it(self, sessions, door, sends_nothing):
         """Its tool still works when it is looked at first."""
-        losses = iter([{}, {"commits": clincus.Loss.of(["a1b2c3d Just now"])}])
-        sessions.extensions.keepers.append(
-            clincus.Keeper(("commits",), lambda *_: True, lambda *_: next(losses), lambda *_: [])
-        )
+        heard: list[str] = []
+        commits = {"commits": clincus.Loss.of(["a1b2c3d Just now"])}
+        losses = iter([commits, {}, commits])
+        keeper = clincus.Keeper(("commits",), lambda *_: True, lambda *_: next(losses), lambda *_: [])
+        sessions.extensions.keepers.append(keeper)
+        sessions.extensions.listeners.append(lambda moment, session: heard.append(moment))
         add(sessions, mode="clone")
-        with pytest.raises(clincus.UnsavedError, match="a1b2c3d Just now"):
-            sessions.end(NAME, delete=True)
+        for moments in ([], ["before_stop"]):
+            with pytest.raises(clincus.UnsavedError, match="a1b2c3d Just now"):
+                sessions.end(NAME, delete=True)
+            assert [moment for moment in heard if moment == "before_stop"] == moments
         assert deleted(door) == []
 
     def test_the_code_user_of_a_trusted_project_is_the_one_of_every_command(self, sessions, door, request_):

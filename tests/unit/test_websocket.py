@@ -258,9 +258,7 @@ def handshake(first_line="GET / HTTP/1.1", **changes):
         (handshake(Connection="keep-alive"), 426),
         (handshake(Sec_WebSocket_Key="short"), 400),
         (handshake(Sec_WebSocket_Version="8"), 400),
-        (handshake(Sec_WebSocket_Protocol="a\r\n folded"), 400),
         (handshake(Sec_WebSocket_Protocol="x" * 20000), 400),
-        (handshake("GET / HTTP/1.0"), 400),
         (handshake("POST / HTTP/1.1"), 400),
         (handshake(Cookie="c" * 20000), 101),
     ],
@@ -447,29 +445,21 @@ def test_program_can_be_ended_before_it_has_begun():
 # The terminal: under pressure
 
 
-class Watched:
-    """What a server does that has one terminal and lets itself be watched."""
+def test_client_that_stops_reading_stops_the_program_and_not_the_memory():
+    held = [0]
 
-    def __init__(self, script):
-        self.script = script
-        self.peak = 0  # the most bytes that were ever held for the client
-
-    def __call__(self, websocket):
-        self.bridge = TerminalBridge(websocket, ["sh", "-c", f"stty raw -echo; {self.script}"])
+    def behave(websocket):
         wait = websocket.wait
 
         def measure(*args, **options):
-            self.peak = max(self.peak, websocket.backlog)
+            held.append(max(held[-1], websocket.backlog))
             return wait(*args, **options)
 
         websocket.wait = measure
-        self.bridge.run()
+        TerminalBridge(websocket, ["sh", "-c", "stty raw -echo; exec yes"]).run()
 
-
-def test_client_that_stops_reading_stops_the_program_and_not_the_memory():
-    watched = Watched("exec yes")
-    with serving(watched) as port, closing(RawClient(port).open()) as raw:
-        wait_until(lambda: watched.peak >= clincus.BUFFER_MARK)
+    with serving(behave) as port, closing(RawClient(port).open()) as raw:
+        wait_until(lambda: held[-1] >= clincus.BUFFER_MARK)
         # Typing goes round the server's loop, which must not read the terminal on that occasion.
         for _ in range(200):
             raw.send_binary(b"x")
@@ -477,34 +467,7 @@ def test_client_that_stops_reading_stops_the_program_and_not_the_memory():
         received = 0
         while received < 32 * 1024 * 1024:
             received += len(raw.receive_frame(Opcode.BINARY).data)
-    assert watched.peak < clincus.BUFFER_MARK + 2 * clincus.READ_SIZE + 100
-
-
-def test_program_that_does_not_read_slows_the_client_down(monkeypatch):
-    watched = Watched("echo ready; exec sleep 1000")
-    with serving(watched) as port, closing(RawClient(port)) as raw:
-        raw.receive_frame(Opcode.BINARY)
-        monkeypatch.setattr(clincus, "PING_AFTER", 0.5)
-        monkeypatch.setattr(clincus, "PONG_WITHIN", 0.5)
-        raw.socket.settimeout(0.2)
-        raw.protocol.send_binary(b"x" * 10_000)
-        data = b"".join(raw.protocol.data_to_send())
-        with pytest.raises(socket.timeout):  # noqa: PT012
-            while True:
-                raw.socket.sendall(data)
-        assert len(watched.bridge._input) < clincus.BUFFER_MARK + clincus.READ_SIZE + clincus.MAX_MESSAGE_SIZE
-        raw.close()  # which cannot be seen behind what is stuck, so there is a deadline
-
-
-def test_ctrl_c_gets_through_while_output_is_stuck():
-    argv = ["sh", "-c", "trap 'echo interrupted; exit 3' INT; yes"]
-    with serving(terminal(argv)) as port, client(port, CONTROL) as websocket:
-        # The client's library stops reading after 16 messages, and so everything on the way fills up.
-        wait_until(lambda: websocket.recv_messages.paused)
-        websocket.send(b"\x03")
-        output, texts, _, _ = receive_all(websocket)
-    assert b"interrupted\r\n" in output
-    assert texts[0]["code"] == 3
+    assert held[-1] < clincus.BUFFER_MARK + 2 * clincus.READ_SIZE + 100
 
 
 def test_message_over_one_mebibyte_closes_with_1009():
@@ -533,26 +496,18 @@ def test_silent_client_is_kept_as_long_as_it_answers_pings(monkeypatch):
     assert not is_running(pid)
 
 
-def test_silent_subscriber_is_given_up(monkeypatch):
+def test_silent_subscriber_is_given_up_and_others_are_closed_when_the_server_stops(monkeypatch):
     monkeypatch.setattr(clincus, "PING_AFTER", 0.05)
     monkeypatch.setattr(clincus, "PONG_WITHIN", 0.05)
-    with hub_serving() as (_, _, port), closing(RawClient(port).open()) as raw:
-        raw.receive_frame(Opcode.PING)
-        assert Close.parse(raw.receive_frame(Opcode.CLOSE).data).code == 1011
-        raw.receive_end()
-
-
-def test_nothing_wakes_an_idle_terminal(monkeypatch):
-    rounds = []
-    wait = clincus.WebSocket.wait
-    monkeypatch.setattr(clincus.WebSocket, "wait", lambda *args, **options: rounds.append(1) or wait(*args, **options))
-    with serving(terminal(RAW_CAT)) as port, client(port) as websocket:
-        receive_until(websocket, b"ready")
-        wait_until(lambda: len(rounds) >= 2)
-        before = len(rounds)
-        with pytest.raises(TimeoutError):
-            websocket.recv(0.3)
-        assert len(rounds) <= before + 1
+    with hub_serving() as (_, sockets, port):
+        with closing(RawClient(port).open()) as raw:
+            raw.receive_frame(Opcode.PING)
+            assert Close.parse(raw.receive_frame(Opcode.CLOSE).data).code == 1011
+            raw.receive_end()
+        monkeypatch.undo()
+        with client(port) as one:
+            sockets.close_all(PATIENCE)
+            assert receive_all(one)[2:] == (1001, "The server is shutting down.")
 
 
 # Open sockets
@@ -663,7 +618,6 @@ def frame(opcode, data):
     [
         (lambda raw: raw.socket.sendall(b"\xff" * 100), 1002),
         (lambda raw: raw.socket.sendall(frame(Opcode.TEXT, b"x" * (clincus.MAX_MESSAGE_SIZE + 1))[:70_000]), 1009),
-        (lambda raw: raw.socket.sendall(frame(Opcode.CLOSE, struct.pack("!H", 4321))), 4321),
         (lambda raw: raw.socket.sendall(frame(Opcode.PING, b"") * 20_000), None),
         (lambda raw: raw.socket.shutdown(socket.SHUT_WR), None),
         (vanish, None),
@@ -686,12 +640,3 @@ def test_what_one_subscriber_does_amid_a_burst_costs_the_others_nothing(misbehav
         if code:
             assert Close.parse(bad.receive_frame(Opcode.CLOSE).data).code == code
             bad.receive_end()
-
-
-def test_subscribers_are_closed_with_1001_when_the_server_stops():
-    with hub_serving() as (_, sockets, port), client(port) as one, client(port) as two:
-        sockets.close_all(PATIENCE)
-        assert not sockets._sessions
-        with client(port) as late:
-            for websocket in (one, two, late):
-                assert receive_all(websocket)[2:] == (1001, "The server is shutting down.")
