@@ -189,14 +189,6 @@ def test_what_the_server_says_is_printed_as_json(monkeypatch, capsys, words, ans
     assert json.loads(capsys.readouterr().out) == document
 
 
-def test_a_login_that_is_taken_back_is_told_with_its_sessions(monkeypatch, capsys):
-    monkeypatch.setattr(cli_logins, "ask_server", lambda *_: LOGIN)
-    assert run_here("login", "revoke", "github") == 0
-    said = capsys.readouterr().out
-    assert "revoked" in said
-    assert all(name in said for name in LOGIN["sessions"])
-
-
 def test_a_question_that_the_exit_code_answers_is_answered_as_json(monkeypatch, capsys):
     monkeypatch.setattr(cli_containers, "status_of", lambda *_: "Frozen")
     for name, code, document in (("exists", 0, {"exists": True}), ("running", 1, {"running": False})):
@@ -316,15 +308,6 @@ def test_a_locale_of_ascii_keeps_no_name_from_being_used(tmp_path):
     done = execute([sys.executable, str(PROGRAM), "clean"], env=environ)
     assert b"Traceback" not in done.stderr
     assert (tmp_path / "süd").is_dir()
-
-
-@table(("encoding", "text"), [("latin-1", b'"\\u00fc"'), ("UTF-8", '"ü"'.encode())])
-def test_json_is_utf8_or_ascii(monkeypatch, encoding, text):
-    data = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(data, encoding=encoding))
-    cli_console.print_json("ü")
-    sys.stdout.flush()
-    assert data.getvalue() == text + b"\n"
 
 
 def test_json_holds_nothing_that_a_terminal_obeys(capsys):
@@ -607,13 +590,6 @@ def test_only_yes_agrees_to_a_question(monkeypatch, capsys, typed, agreed):
     assert shown.out == ""
     assert shown.err.startswith("Really? [y/N]: ")
     assert "\nCancelled." in shown.err or typed, "the end of input begins no line of its own"
-
-
-def test_where_nobody_can_be_asked_yes_is_needed(monkeypatch):
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: False))
-    assert cli_console.confirm("Really?", yes=True)
-    with pytest.raises(clincus.ClincusError, match="give --yes"):
-        cli_console.confirm("Really?", yes=False)
 
 
 CLIPBOARD = "\x1b]52;c;cm0gLXJmIH4=\x07"  # sets the clipboard of a terminal that obeys it (OSC 52)
