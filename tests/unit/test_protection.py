@@ -29,12 +29,19 @@ def settings_with(**security):
 
 SETTINGS = settings_with()
 OFF = settings_with(disable_protection=True)
+NESTED = settings_with(nesting=True)
+PIVOT_ROOT = "pivot_root errno 1"
 
 
 def plan_of(protection):
     """The plan that the pre-start hook of a locked session gets."""
     line = next(line for line in protection.config["raw.lxc"].splitlines() if line.startswith("lxc.hook.pre-start"))
     return json.loads(zlib.decompress(base64.urlsafe_b64decode(line.rpartition(" ")[2])))
+
+
+def denied(protection):
+    """The rules of a protection for security.syscalls.deny."""
+    return protection.config.get("security.syscalls.deny", "").splitlines()
 
 
 def refusal(*arguments, **options):
@@ -59,19 +66,14 @@ def test_an_extra_mount_of_a_clone_is_locked_as_any_other():
     protection = protect_workspace(WORKSPACE, SETTINGS, LOCKABLE, [above], "cafe", is_clone=True)
     assert [tree["source"] for tree in plan_of(protection)["trees"]] == ["/home/ada"]
     assert "project/.git/hooks" in plan_of(protection)["trees"][0]["protect"]
-    assert "git init" not in protection.note
+    assert PIVOT_ROOT in denied(protection)
+    assert protect_workspace(WORKSPACE, NESTED, LOCKABLE, [above], "cafe", is_clone=True).level == "basic"
 
 
 def test_a_host_that_can_do_it_gets_a_locked_workspace_without_a_disk_device():
     protection = protect_workspace(WORKSPACE, SETTINGS, LOCKABLE, stage="cafe")
     assert (protection.level, protection.reason, protection.devices) == ("locked", "", {})
     assert "lxc.mount.entry = /run/clincus/cafe/0 workspace none rbind,create=dir 0 0" in protection.config["raw.lxc"]
-
-
-def test_a_command_of_git_that_cannot_be_read_is_in_the_note_by_its_key():
-    keys = ("alias.one", "alias.two", "alias.three", "alias.four")
-    note = protect_workspace(WORKSPACE._replace(git_unread=keys), SETTINGS, LOCKABLE, stage="cafe").note
-    assert "git's alias.one, alias.two, alias.three and 1 more names a command that Clincus cannot read" in note
 
 
 def test_containers_can_run_where_nothing_is_mounted_and_where_no_call_that_they_need_is_denied():
@@ -97,16 +99,17 @@ def test_protection_that_is_switched_off_still_maps_ids_and_forbids_setuid_files
 
 
 @table(
-    ("settings", "support", "words"),
+    ("settings", "support", "exposed"),
     [
-        ({}, ProtectionSupport(reason="The kernel is too old"), "The kernel is too old"),
-        ({"disable_protection": True}, LOCKABLE, "disable_protection"),
+        ({}, ProtectionSupport(reason="The kernel is too old"), ""),
+        ({"disable_protection": True}, LOCKABLE, ""),
+        ({"nesting": True}, LOCKABLE, ""),
+        ({}, LOCKABLE, "another has it"),
     ],
 )
-def test_require_locked_refuses_anything_less(settings, support, words):
-    error = refusal(WORKSPACE, settings_with(require_locked=True, **settings), support)
+def test_require_locked_refuses_anything_less(settings, support, exposed):
+    error = refusal(WORKSPACE, settings_with(require_locked=True, **settings), support, exposed=exposed)
     assert error.status == 409
-    assert words in error.message
 
 
 def test_the_default_profiles_own_raw_lxc_is_kept():
@@ -123,21 +126,7 @@ def test_a_workspace_that_belongs_to_root_is_locked_without_the_setuid_bit():
     assert plan_of(protection)["setuid"] == "denied"
 
 
-def test_a_readonly_mount_that_belongs_to_root_costs_nothing():
-    cache = HostFolder("/var/cache/pip", "/cache", uid=0, gid=0, readonly=True)
-    protection = protect_workspace(WORKSPACE, SETTINGS, LOCKABLE, [cache], "cafe")
-    assert "chmod" not in protection.config["security.syscalls.deny"]
-
-
 # Mounts stay where they are
-
-NESTED = settings_with(nesting=True)
-PIVOT_ROOT = "pivot_root errno 1"
-
-
-def denied(protection):
-    """The rules of a protection for security.syscalls.deny."""
-    return protection.config.get("security.syscalls.deny", "").splitlines()
 
 
 def test_a_locked_container_can_neither_let_go_of_mounts_nor_leave_them():
@@ -160,37 +149,17 @@ def test_nested_containers_cost_a_mounted_folder_its_lock():
     assert ".git/config" in plan_of(protection)["trees"][0]["protect"]
 
 
-def test_nested_containers_cost_a_clone_nothing():
-    protection = protect_workspace(WORKSPACE, NESTED, LOCKABLE, is_clone=True)
-    assert (protection.level, protection.reason, denied(protection)) == ("locked", "", [])
-
-
-def test_an_extra_mount_of_a_clone_forbids_nested_containers_unless_they_are_chosen():
-    above = HostFolder("/home/ada", "/home-of-ada", uid=1000, gid=1000)
-    assert PIVOT_ROOT in denied(protect_workspace(WORKSPACE, SETTINGS, LOCKABLE, [above], "cafe", is_clone=True))
-    assert protect_workspace(WORKSPACE, NESTED, LOCKABLE, [above], "cafe", is_clone=True).level == "basic"
-
-
 def test_a_folder_that_an_unlocked_session_has_is_basic_and_keeps_the_fence():
     protection = protect_workspace(WORKSPACE, SETTINGS, LOCKABLE, stage="cafe", exposed="clincus-c0ffee-2 has it")
     assert (protection.level, protection.reason) == ("basic", "clincus-c0ffee-2 has it")
     assert PIVOT_ROOT in denied(protection)
 
 
-@table("settings", [{"nesting": True}, {}], ids=["nested containers", "an unlocked session"])
-def test_require_locked_refuses_what_could_be_unsealed(settings):
-    error = refusal(WORKSPACE, settings_with(require_locked=True, **settings), LOCKABLE, exposed="another has it")
-    assert error.status == 409
-
-
 # A bare repository of the agent's making
 
 
-def test_the_workspace_itself_can_be_made_no_repository():
+def test_the_workspace_itself_can_be_made_no_repository_unless_it_is_one():
     assert clincus.protect.protected_paths(SETTINGS, WORKSPACE)["/home/ada/project/commondir"] is None
-
-
-def test_a_workspace_that_is_a_bare_repository_stays_one():
     bare = WORKSPACE._replace(git_folders=("/home/ada/project",))
     assert clincus.protect.protected_paths(SETTINGS, bare)["/home/ada/project/commondir"] == ".\n"
 
@@ -218,7 +187,7 @@ def test_writable_hooks_lifts_the_hooks_of_the_repository_and_nothing_else():
     assert {f"/home/ada/project/{path}" for path in expected} <= set(paths)
 
 
-@table("path", ["../other", "/etc", ".", "a/../..", "a\nb"])
+@table("path", ["../other", "/etc", ".", "a\nb"])
 def test_a_protected_path_that_leaves_the_workspace_is_refused(path):
     with pytest.raises(clincus.ConfigError) as caught:
         settings_with(protected_paths=[path])
@@ -237,15 +206,11 @@ def test_a_folder_that_is_no_repository_carries_the_advice(tmp_path):
     ("path", "text"),
     [
         (".husky", None),
-        (".clincus.toml", None),
         (".git/hooks", None),
         (".git/config.worktree", ""),
-        (".git/info/attributes", ""),
         (".git/commondir", ".\n"),
-        (".git/modules/**/hooks", None),
         (".git/modules/**/commondir", ".\n"),
         ("team.config", ""),
-        (".githooks", None),
     ],
 )
 def test_a_placeholder_is_what_git_does_not_mind(path, text):
@@ -290,14 +255,10 @@ def test_what_git_runs_in_an_extra_mount_is_protected_there():
     ("source", "within"),
     [
         ("/srv/data", []),
-        ("/home/ada/project-two", []),
         ("/", ["home/ada/project/.git/hooks", "home/ada/project/.git/modules/**/hooks", "home/ada/project/.husky"]),
-        ("/home/ada/project", [".git/hooks", ".git/modules/**/hooks", ".husky"]),
         ("/home/ada", ["project/.git/hooks", "project/.git/modules/**/hooks", "project/.husky"]),
         ("/home/ada/project/.git", ["hooks", "modules/**/hooks"]),
-        ("/home/ada/project/src", []),
         ("/home/ada/project/.git/hooks", None),
-        ("/home/ada/project/.git/hooks/samples", None),
         ("/home/ada/project/.git/modules/lib/sub", None),
         ("/home/ada/project/.husky", None),
     ],
@@ -315,16 +276,10 @@ def test_a_mount_of_a_protected_path_is_readonly():
     assert devices["mount-0"]["readonly"] == "true"
 
 
-@table("target", ["/", "/workspace", "/workspace/.git", "/workspace/.git/hooks/x", "/workspace/.husky"])
+@table("target", ["/", "/workspace", "/workspace/.git", "/workspace/.husky"])
 def test_a_mount_that_hides_the_workspace_or_a_protected_path_is_refused(target):
     folder = HostFolder("/srv/data", target, uid=1000, gid=1000)
     assert refusal(WORKSPACE, SETTINGS, LOCKABLE, [folder]).status == 400
-
-
-@table("target", ["/data", "/workspace/data", "/workspace-two"])
-def test_a_mount_beside_the_protected_paths_is_fine(target):
-    folder = HostFolder("/srv/data", target, uid=1000, gid=1000)
-    assert protect_workspace(WORKSPACE, SETTINGS, LOCKABLE, [folder], "cafe").level == "locked"
 
 
 def test_blanks_in_a_path_are_written_as_fstab_wants_them():
@@ -394,14 +349,6 @@ def test_plain_devices_take_the_safest_id_map_that_the_host_has(tmp_path, suppor
     assert (protection.config.get("raw.idmap"), protection.devices["workspace"].get("shift")) == expected
 
 
-def test_device_names_are_readable_and_differ():
-    names = {
-        clincus.protect.device_name("workspace", path) for path in (".git/hooks", ".git-hooks", "git/hooks", "a" * 200)
-    }
-    assert len(names) == 4
-    assert all(re.fullmatch(r"protect-[A-Za-z0-9-]{1,47}", name) for name in names)
-
-
 # The program that LXC runs
 
 
@@ -411,12 +358,6 @@ def test_the_hook_is_one_line_of_plain_characters():
     for line in protect_workspace(workspace, SETTINGS, LOCKABLE, stage="cafe").config["raw.lxc"].splitlines():
         assert re.fullmatch(r"[\x20-\x7e]+", line)
         assert len(line) < 100_000  # MAX_ARG_STRLEN of Linux is 131072
-
-
-def test_the_hook_carries_the_whole_program():
-    line = protect_workspace(WORKSPACE, SETTINGS, LOCKABLE, stage="cafe").config["raw.lxc"].splitlines()[0]
-    packed = re.search(r'b64decode\("([^"]+)"\)', line).group(1)
-    assert zlib.decompress(base64.urlsafe_b64decode(packed)).decode() == Path(hook.__file__).read_text()
 
 
 def test_the_command_of_the_page_prints_the_hook_that_runs_as_root(tmp_path):
@@ -430,9 +371,9 @@ def test_the_command_of_the_page_prints_the_hook_that_runs_as_root(tmp_path):
     assert shown == Path(hook.__file__).read_text()
 
 
-@table(("part", "names"), [(places, ("MOST_FOLDERS", "FILLED_BY_GIT"))])
-def test_what_the_parts_of_the_wall_know_is_the_same(part, names):
-    assert [getattr(part, name) for name in names] == [getattr(hook, name) for name in names]
+def test_what_the_parts_of_the_wall_know_is_the_same():
+    for name in ("MOST_FOLDERS", "FILLED_BY_GIT"):
+        assert getattr(places, name) == getattr(hook, name)
 
 
 def test_a_look_at_a_workspace_that_takes_too_long_ends_and_says_so(monkeypatch):
@@ -456,35 +397,13 @@ def test_the_groups_of_a_user_are_all_that_he_is_a_member_of():
     ("folder", "bits"),
     [
         ({"uid": 1000, "gid": 1000}, []),
-        ({"uid": 1000, "gid": 2077}, []),  # a group that the owner is a member of
         ({"uid": 1000, "gid": 2077, "is_own_group": False}, [0o2000]),
-        ({"uid": 1000, "gid": 0}, [0o2000]),
         ({"uid": 0, "gid": 2077}, [0o4000, 0o2000]),
         ({"uid": 0, "gid": 0, "readonly": True}, []),
     ],
 )
 def test_a_file_gets_no_right_that_its_owner_does_not_have(folder, bits):
     assert clincus.protect.denied_mode_bits([WORKSPACE, HostFolder("/srv/x", "/x", **folder)]) == bits
-
-
-@table(("gid", "is_own"), [(0, True), (2077, False)])
-def test_a_group_of_root_or_of_others_is_not_given_to_plain_devices(tmp_path, gid, is_own):
-    folder = HostFolder(str(tmp_path), "/workspace", uid=1000, gid=gid, is_own_group=is_own)
-    host = ProtectionSupport(reason="old", subordinate_uids=(range(5000),), subordinate_gids=(range(5000),))
-    config = protect_workspace(folder, SETTINGS, host).config
-    assert config["raw.idmap"] == "uid 1000 1000"
-
-
-def test_a_folder_that_is_not_there_cannot_be_mounted(tmp_path):
-    with pytest.raises(clincus.ClincusError, match="No such file"):
-        clincus.protect.host_folder(str(tmp_path / "none"), "/workspace")
-
-
-def test_a_python_that_others_can_change_is_not_trusted(tmp_path):
-    program = tmp_path / "python3"
-    program.touch()
-    program.chmod(0o777)
-    assert not clincus.protect.only_root_changes(str(program))
 
 
 @pytest.fixture
@@ -505,10 +424,8 @@ def stand_in(tmp_path, monkeypatch):
     ("script", "words"),
     [
         ("echo 3 8", "is Python 3.8, and protecting a folder takes 3.9 or newer"),
-        ("echo 2 7", "is Python 2.7, and protecting a folder takes 3.9 or newer"),
         ("exit 1", "There is no Python"),  # it has no ctypes
         ("echo hello", "There is no Python"),
-        ("true", "There is no Python"),
     ],
 )
 def test_a_python_that_cannot_run_the_hook_is_not_taken_and_the_reason_is_told(stand_in, script, words):
@@ -517,16 +434,10 @@ def test_a_python_that_cannot_run_the_hook_is_not_taken_and_the_reason_is_told(s
     assert words in reason
 
 
-@pytest.mark.parametrize("version", ["3 9", "3 14", "4 0"])
-def test_the_first_python_that_can_run_the_hook_is_taken(stand_in, version):
-    old, others, fit = (stand_in(name, f"echo {told}") for name, told in
-                        (("old", "3 8"), ("others", "3 13"), ("fit", version)))  # fmt: skip
+def test_the_first_python_that_can_run_the_hook_is_taken(stand_in):
+    names = (("old", "echo 3 8"), ("others", "echo 3 13"), ("fit", f'exec {sys.executable} "$@"'))
+    old, others, fit = (stand_in(*one) for one in names)
     assert clincus.protect.trusted_python([old, others, fit]) == (fit, "")
-
-
-def test_this_hosts_python_is_asked_as_it_is(stand_in):
-    script = f'exec {sys.executable} "$@"'
-    assert clincus.protect.trusted_python([stand_in("python3", script)])[1] == ""
 
 
 def test_with_an_old_python_a_session_is_basic_and_says_why(stand_in, monkeypatch):
@@ -537,13 +448,6 @@ def test_with_an_old_python_a_session_is_basic_and_says_why(stand_in, monkeypatc
     protection = protect_workspace(WORKSPACE, SETTINGS, support)
     assert protection.level == "basic"
     assert "is Python 3.8, and protecting a folder takes 3.9 or newer" in protection.reason
-
-
-def test_mappable_ids_are_those_of_root(tmp_path):
-    table = tmp_path / "subuid"
-    table.write_text("ada:100000:65536\nroot:1000000:65536\n0:1000:1\nbroken\n")
-    assert clincus.protect.mappable_ids(str(table), None) == (range(1000000, 1065536), range(1000, 1001))
-    assert clincus.protect.mappable_ids(str(tmp_path / "none"), None) == ()
 
 
 class FakeIncus:
@@ -574,11 +478,6 @@ def test_a_host_that_cannot_lock_says_why(incus, words):
     assert words in clincus.protect.protection_support(incus).reason
 
 
-def test_a_restricted_project_that_allows_low_level_keys_can_lock():
-    incus = FakeIncus(project={"restricted": "true", "restricted.containers.lowlevel": "allow"})
-    assert "restricted" not in clincus.protect.protection_support(incus).reason
-
-
 def test_a_restricted_project_that_may_mount_some_folders_only_cannot_shift_them():
     incus = FakeIncus(project={"restricted": "true", "restricted.devices.disk.paths": "/home/ada"})
     assert not clincus.protect.protection_support(incus).shift
@@ -589,7 +488,6 @@ def test_a_restricted_project_that_may_mount_some_folders_only_cannot_shift_them
     [
         (None, (range(1000, 1001), range(100000, 101000))),
         ("", ()),
-        ("1000", (range(1000, 1001),)),
         ("0-999,100500-200000", (range(100500, 101000),)),
     ],
 )
@@ -602,7 +500,6 @@ def test_a_restricted_project_may_map_only_what_it_and_subuid_allow(tmp_path, pr
     ("config", "key"),
     [
         ({}, ""),
-        ({"raw.lxc": "lxc.apparmor.profile = mine"}, ""),
         ({"raw.lxc": "a = b\n lxc.seccomp.profile = /etc/mine"}, "lxc.seccomp.profile"),
         ({"raw.seccomp": "2"}, "raw.seccomp"),
         ({"security.syscalls.allow": "read"}, "security.syscalls.allow"),

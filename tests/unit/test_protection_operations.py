@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
 import subprocess
 
 import pytest
 
-import clincus
 from clincus_features.protection import links, operations, unfinished
 from clincus_features.protection.guard import ChangedError
 from tests.programs import wait_until
 from tests.table import table
 from tests.unit import wall_bench
-from tests.unit.wall_bench import leased, start_alone, stop_alone
 
 bench = wall_bench.bench
-alone = wall_bench.alone
 nothing_left = wall_bench.nothing_left
 
 ID = "1" * 40
@@ -95,11 +91,6 @@ ATTACKS = {
         {".git/MERGE_RR": f"{ID}\t../secret\0", f".git/rr-cache/{ID}/preimage": "x\n"},
         "commit --allow-empty -m x",
     ),
-    "a file is read through a link": (
-        (),
-        {".git/MERGE_RR": f"{ID}\tout/secret\0", f".git/rr-cache/{ID}/preimage": "x\n"},
-        "commit --allow-empty -m x",
-    ),
     "a file is written by a commit": (
         (),
         {
@@ -114,57 +105,12 @@ ATTACKS = {
         {".git/rebase-apply/apply-opt": " '--build-fake-ancestor=../fake'"},
         "am --skip",
     ),
-    "a command of a rebase": (
-        ("rebase -i main",),
-        {".git/rebase-merge/git-rebase-todo": "exec touch $HOME/ran\n"},
-        "rebase --continue",
-    ),
-    "a strategy of a rebase": (
-        ("rebase -i main",),
-        {".git/rebase-merge/strategy": "x/evil\n", ".git/rebase-merge/git-rebase-todo": "pick two\n"},
-        "rebase --continue",
-    ),
     "a strategy of a cherry-pick": (
         (),
         {".git/sequencer/opts": "[options]\n\tstrategy = x/evil\n", ".git/sequencer/todo": "pick HEAD\npick two\n"},
         "cherry-pick --continue",
     ),
 }
-
-
-PROMPT = """cd "$1" || exit
-. /usr/lib/git-core/git-sh-prompt
-PROMPT_COMMAND='__git_ps1 "\\u" "\\$ "'
-"""
-RUNS = "$(touch $HOME/ran)\n"
-# What git's own prompt shows of an operation in progress: all that makes it one, and the numbers of its steps.
-PROMPTED = {
-    "a rebase": {"rebase-merge/head-name": "refs/heads/main\n", "rebase-merge/msgnum": RUNS, "rebase-merge/end": "2\n"},
-    "the end of a rebase": {"rebase-merge/msgnum": "1\n", "rebase-merge/end": RUNS},
-    "an am": {"rebase-apply/applying": "", "rebase-apply/next": RUNS, "rebase-apply/last": "2\n"},
-    "the end of an am": {"rebase-apply/applying": "", "rebase-apply/next": "1\n", "rebase-apply/last": RUNS},
-}
-
-
-def prompt(person):
-    """What a shell of the person's does when it shows a prompt in the repository."""
-    (person.root / "../promptrc").write_text(PROMPT.replace("$1", str(person.root)))
-    command = ["script", "-qec", f"bash --noprofile --rcfile {person.home}/promptrc -i", "/dev/null"]
-    environ = {**os.environ, "HOME": str(person.home), "HISTFILE": ""}
-    subprocess.run(command, env=environ, input=b"\nexit\n", check=False, timeout=60, capture_output=True)
-    (person.root / "../promptrc").unlink()
-
-
-@pytest.mark.parametrize("name", PROMPTED)
-def test_gits_own_prompt_runs_nothing_of_what_is_put_aside(person, name):
-    files = {f".git/{path}": content for path, content in PROMPTED[name].items()}
-    person.write(files)
-    prompt(person)
-    assert person.harm() == {"ran"}
-    (person.home / "ran").unlink()
-    assert person.put_aside()
-    prompt(person)
-    assert person.harm() == set()
 
 
 def attack(person, name):
@@ -181,59 +127,49 @@ def attack(person, name):
         head = person.git("rev-parse HEAD").stdout
         files = {**files, ".git/sequencer/head": head, ".git/sequencer/abort-safety": head}
     person.write(files)
-    if name.endswith("link"):
-        (person.root / "out").symlink_to(person.home)
     if "strategy" in name:
         person.write({"git-merge-x/evil": PROGRAM})
         (person.root / "git-merge-x/evil").chmod(0o755)
     return then
 
 
-@pytest.mark.parametrize("name", ATTACKS)
-def test_each_attack_is_one_where_nobody_looks(person, name):
-    person.git(attack(person, name))
-    assert person.harm()
-
-
-@pytest.mark.parametrize("name", ATTACKS)
-def test_git_gains_nothing_from_what_is_put_aside(person, name):
+@table("is_put_aside", [False, True])
+@table("name", ATTACKS)
+def test_git_gains_nothing_from_what_is_put_aside(tmp_path, name, is_put_aside):
+    """Where nobody looks, each of them is an attack."""
+    person = Person(tmp_path)
     then = attack(person, name)
-    told = person.put_aside().told
-    assert told
-    assert all("put aside in" in words for words in told.values())
+    if is_put_aside:
+        told = person.put_aside().told
+        assert told
+        assert all("put aside in" in words for words in told.values())
     person.git(then)
-    assert person.harm() == set()
+    assert bool(person.harm()) != is_put_aside
 
 
 # ---- what is bad, and what is not ------------------------------------------------------------------------------------
 
 NOT_GITS = [operations.NOT_GITS]
 OTHER = "2" * 64
+HEADS = (
+    *("ORIG_HEAD", "MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "REBASE_HEAD", "BISECT_HEAD", "AUTO_MERGE"),
+    "BISECT_EXPECTED_REV",
+)
 CASES = [
     ("MERGE_RR", "", []),
     ("MERGE_RR", f"{ID}\tfile\0{OTHER}.3\ta/.gitignore\0", []),
     ("MERGE_RR", f"{ID}\tfile\0{ID}\t../../x\0", ["../../x"]),
     ("MERGE_RR", f"{ID}\t/home/x\0", ["/home/x"]),
-    ("MERGE_RR", f"{ID}\t.git/config\0", [".git/config"]),
     ("MERGE_RR", f"{ID}\ta/.GIT/config\0", ["a/.GIT/config"]),
     ("MERGE_RR", f"{ID}\tgit~1/config\0", ["git~1/config"]),
-    ("MERGE_RR", f"{ID}\ta//b\0", ["a//b"]),
     ("MERGE_RR", f"{ID}.-1\tfile\0", NOT_GITS),
-    ("MERGE_RR", f"{ID}. 1\tfile\0", NOT_GITS),
-    ("MERGE_RR", f"{ID}.99999\tfile\0", NOT_GITS),
     ("MERGE_RR", f"{ID}\tfile", NOT_GITS),
-    ("MERGE_RR", "x\tfile\0", NOT_GITS),
     ("MERGE_RR", f"{ID}\tfile\0" * 6000, ["more than 5000 conflicts"]),
     ("worktrees/x/MERGE_RR", f"{ID}\t../x\0", ["../x"]),
-    ("modules/a/modules/b/MERGE_RR", f"{ID}\t../x\0", ["../x"]),
-    ("rebase-apply/apply-opt", "\n", []),
     ("rebase-apply/apply-opt", " '-C3' '-p2' '--whitespace=fix' '--ignore-whitespace' '--reject'\n", []),
     ("rebase-apply/apply-opt", r" '--directory=sub/it'\''s' '--include=*.c' '--exclude=x'", []),
     ("rebase-apply/apply-opt", " '--directory=../x'", ["--directory=../x"]),
-    ("rebase-apply/apply-opt", " '--directory=/x'", ["--directory=/x"]),
-    ("rebase-apply/apply-opt", " '--direct=../x'", ["--direct=../x"]),
     ("rebase-apply/apply-opt", " '--unsafe-paths' '-C3'", ["--unsafe-paths"]),
-    ("rebase-apply/apply-opt", " '--build-fake-ancestor=/x'", ["--build-fake-ancestor=/x"]),
     ("rebase-apply/apply-opt", r" '--build-fa'\''ke'", ["--build-fa'ke"]),
     ("rebase-apply/apply-opt", " --unsafe-paths", NOT_GITS),
     ("rebase-merge/git-rebase-todo", f"pick {ID} exec x\n# x, exec\nlabel onto\nbreak\n", []),
@@ -241,62 +177,34 @@ CASES = [
     ("sequencer/todo", "x make\n", ["make"]),
     ("rebase-merge/strategy", "ort\n", []),
     ("rebase-merge/strategy", "x/evil\n", ["x/evil"]),
-    ("rebase-merge/strategy", "index\n", ["index"]),
-    ("rebase-merge/strategy", " ort\n", [" ort"]),
     ("sequencer/opts", "[options]\n\tstrategy = ort\n\tstrategy-option = theirs\n\tmainline = 1\n", []),
     ("sequencer/opts", "[options]\n\tstrategy = x/evil\n", ["x/evil"]),
-    ("sequencer/opts", '[options]\n\tstrategy = "ort"\n', ['"ort"']),
     ("sequencer/opts", "[options]\n\tpath = x\n", [f"{operations.NOT_GITS}: \tpath = x"]),
-    ("sequencer/opts", "[options] strategy = x\n", [f"{operations.NOT_GITS}: [options] strategy = x"]),
-    ("sequencer/opts", "[options]\n\tsignoff = \\\n", [f"{operations.NOT_GITS}: \tsignoff = \\"]),
-    ("rebase-merge/autostash", f"{ID}\n", []),
     ("rebase-merge/autostash", "--index\n", ["--index\n"]),
     ("MERGE_AUTOSTASH", "--index\n", ["--index\n"]),
     ("rebase-apply/gpg_sign_opt", "-Skey\n", []),
     ("rebase-apply/gpg_sign_opt", "--exec=x\n", ["--exec=x\n"]),
-    ("BISECT_START", "main\n", []),
-    ("BISECT_START", "--pathspec-from-file=/x\n", ["--pathspec-from-file=/x\n"]),
     ("BISECT_START", "$(evil)\n", ["$(evil)\n"]),
-    ("rebase-merge/msgnum", "", []),
     ("rebase-merge/msgnum", "12\n", []),
     ("rebase-merge/msgnum", "$(evil)\n", ["$(evil)\n"]),
     ("rebase-merge/end", "2\r$(evil)\n", ["2\r$(evil)\n"]),
     ("rebase-apply/next", "`evil`\n", ["`evil`\n"]),
     ("rebase-apply/last", "2 x\n", ["2 x\n"]),
-    ("worktrees/x/rebase-merge/msgnum", "x", ["x"]),
     ("rebase-merge/head-name", "refs/heads/fix-(a;b)-$x\n", []),
-    ("rebase-merge/head-name", "detached HEAD\n", []),
     ("rebase-merge/head-name", "refs/heads/$(evil)\n", ["refs/heads/$(evil)\n"]),
     ("rebase-apply/head-name", "refs/heads/x\n$(evil)", ["refs/heads/x\n$(evil)"]),
-    ("rebase-merge/onto", f"{ID}\n", []),
     ("rebase-merge/onto", "$(evil)\n", ["$(evil)\n"]),
     ("rebase-apply/orig-head", "main\n", ["main\n"]),
     ("rebase-merge/strategy_opts", " --ours --find-renames=50% 'a b' \"a b\"", []),
     ("rebase-merge/strategy_opts", "--ours; evil", ["--ours; evil"]),
-    ("rebase-merge/strategy_opts", ' "$(evil)"', [' "$(evil)"']),
     ("BISECT_NAMES", r" 'it'\''s' 'b $(c)'" "\n", []),
     ("BISECT_NAMES", "'a' $(evil)\n", ["'a' $(evil)\n"]),
     ("ORIG_HEAD", f"{ID}\n", []),
-    ("MERGE_HEAD", f"{ID}\n{OTHER}\n", []),
-    *(
-        (name, "ref: commondir\n", ["ref: commondir\n"])
-        for name in (
-            "ORIG_HEAD",
-            "MERGE_HEAD",
-            "CHERRY_PICK_HEAD",
-            "REVERT_HEAD",
-            "REBASE_HEAD",
-            "BISECT_HEAD",
-            "AUTO_MERGE",
-            "BISECT_EXPECTED_REV",
-        )
-    ),
+    *((name, "ref: commondir\n", ["ref: commondir\n"]) for name in HEADS),
     ("rebase-merge/update-refs", f"refs/heads/a\n{ID}\n{OTHER}\n", []),
-    ("rebase-merge/update-refs", f"commondir\n{ID}\n{ID}\n", ["commondir"]),
     ("rebase-merge/update-refs", f"refs/../commondir\n{ID}\n{ID}\n", ["refs/../commondir"]),
     ("rebase-merge/author-script", r"GIT_AUTHOR_NAME='O'\''Neil'" "\nGIT_AUTHOR_EMAIL='a@b'\n", []),
     ("rebase-merge/author-script", "GIT_AUTHOR_NAME='x'$(evil)\n", ["GIT_AUTHOR_NAME='x'$(evil)"]),
-    ("rebase-merge/author-script", "GIT_SSH_COMMAND='x'\n", ["GIT_SSH_COMMAND='x'"]),
     ("rebase-merge/message", "exec x\n", []),
 ]
 
@@ -311,62 +219,47 @@ def test_each_file_is_one_whose_changes_are_seen():
     assert {path.rpartition("/")[2] for path, _, wrong in CASES if wrong} == operations.NAMES
 
 
-def test_a_file_that_is_too_large_is_bad(person, monkeypatch):
-    monkeypatch.setattr(unfinished, "SIZE_LIMIT", 10)
-    person.write({".git/sequencer/todo": "# comment\n" * 2})
-    assert [*person.look()] == ["sequencer/todo"]
-
-
-def test_a_pipe_keeps_nobody_waiting(person):
-    os.mkfifo(person.root / ".git/MERGE_RR")
-    assert person.look() == {}
-
-
-@pytest.mark.parametrize("at", ["file", "a/b"])
-def test_the_files_of_a_conflict_count_as_well(person, at):
-    person.write({".git/MERGE_RR": f"{ID}\t{at}\0"})
+def test_the_files_of_a_conflict_count_as_well(person):
+    person.write({".git/MERGE_RR": f"{ID}\ta/b\0"})
     found = links.find([f"{person.root}/.git"])
     looked = unfinished.look(found.operations, {})
     assert looked.bad == {}
-    assert f"{person.root}/{at}" in looked.files
+    assert f"{person.root}/a/b" in looked.files
+
+
+@table(("limit", "count"), [("SIZE_LIMIT", 2), ("TOTAL_LIMIT", 1)])
+def test_more_than_a_look_can_read_is_bad(tmp_path, monkeypatch, limit, count):
+    person = Person(tmp_path)
+    monkeypatch.setattr(unfinished, limit, 10)
+    todo = "# a comment\n"
+    person.write({".git/rebase-merge/git-rebase-todo": todo, ".git/sequencer/todo": todo})
+    assert len(person.look()) == count
 
 
 # ---- a day's work of git ---------------------------------------------------------------------------------------------
 
 DAY = [
-    ("merge one", "merge --abort"),
     ("merge one", "add file", "commit -qm merged"),
-    ("merge -s ours one",),
-    ("rebase -i main", "rebase --continue", "rebase --abort"),
     ("rebase -i --autosquash --autostash main", "rebase --edit-todo", "rebase --abort"),
     ("rebase one", "add file", "rebase --continue", "rebase --skip"),
-    ("rebase -X theirs one",),
     ("rebase -s resolve one", "rebase --abort"),
     ("rebase --rebase-merges --update-refs -i main", "rebase --abort"),
-    ("rebase --apply one", "add file", "rebase --continue", "rebase --abort"),
-    ("rebase --apply --whitespace=fix -C2 one", "rebase --skip", "rebase --quit"),
-    ("rebase --apply --autostash -S one", "rebase --abort"),
-    ("am ../0001", "add file", "am --continue", "am --abort"),
+    ("rebase --apply --whitespace=fix -C2 --autostash one", "rebase --skip", "rebase --quit"),
     ("am -3 -p1 --directory=sub --reject --include=* --ignore-whitespace ../0001", "am --skip", "am --abort"),
-    ("cherry-pick main..one", "add file", "cherry-pick --continue", "cherry-pick --abort"),
     ("cherry-pick -x -s --strategy=ort -X patience main..one", "cherry-pick --quit"),
-    ("cherry-pick -X subtree=a --empty=drop main..one", "cherry-pick --abort"),
     ("revert --no-edit HEAD~1 HEAD", "revert --abort"),
     ("bisect start HEAD main", "bisect good", "bisect run true", "bisect reset"),
-    ("bisect start -- file", "bisect bad", "bisect good main", "bisect reset"),
     ("stash", "stash pop", "stash push file", "stash apply"),
-    ("pull --rebase --autostash . one", "rebase --abort"),
-    ("worktree add ../wt one", "-C ../wt rebase two", "-C ../wt merge two", "-C ../wt rebase --abort"),
-    ("checkout --merge one", "reset --merge"),
+    ("worktree add ../wt one", "-C ../wt rebase two", "-C ../wt rebase --abort"),
 ]
 
 
-@pytest.mark.parametrize("rerere", [False, True])
-@pytest.mark.parametrize("day", DAY, ids=lambda day: day[0])
-def test_nothing_of_a_days_work_is_bad(person, day, rerere):
+@table("day", DAY)
+def test_nothing_of_a_days_work_is_bad(tmp_path, day):
+    person = Person(tmp_path)
     (person.home / "0001").write_text(person.git("format-patch --stdout main..one").stdout)
-    person.git(f"config rerere.enabled {rerere}")
-    if "stash" in " ".join(day):
+    person.git("config rerere.enabled true")
+    if "stash" in day[0]:
         (person.root / "file").write_text("more\n")
     for words in day:
         person.git(words)
@@ -389,22 +282,14 @@ def write(bench, path, content):
     (bench.root / ".git" / path).write_text(content)
 
 
-BAD = [
-    ("MERGE_RR", f"{ID}\t../x\0", "git commit"),
-    ("rebase-apply/apply-opt", " '--build-fake-ancestor=/x'", "git am --abort"),
-    ("rebase-merge/strategy", "x/evil\n", "x/evil"),
-    ("rebase-merge/git-rebase-todo", "exec evil\n", "git rebase --abort"),
-    ("sequencer/opts", "[options]\n\tstrategy = x/evil\n", "git cherry-pick --abort"),
-]
-
-
-@pytest.mark.parametrize(("path", "content", "words"), BAD)
-def test_a_bad_file_freezes_the_session_and_says_how_to_go_on(bench, path, content, words):
+def test_a_bad_file_freezes_the_session_and_does_not_come_back(bench):
     bench.start()
-    write(bench, path, content)
+    write(bench, "MERGE_RR", f"{ID}\t../x\0")
     bench.await_broken()
-    assert words in await_told(bench, path)
+    assert "git commit" in await_told(bench, "MERGE_RR")
     assert [change.kind for change in bench.record.changes] == ["operation"]
+    bench.guard._go_on(bench.session)
+    assert not (bench.root / ".git/MERGE_RR").exists()
 
 
 def test_a_file_that_is_written_in_place_is_seen(bench):
@@ -415,30 +300,6 @@ def test_a_file_that_is_written_in_place_is_seen(bench):
     write(bench, "rebase-merge/git-rebase-todo", "exec evil\n")
     bench.await_broken()
     await_told(bench, "rebase-merge/git-rebase-todo")
-
-
-def test_a_file_that_is_held_open_is_seen_by_its_state(bench):
-    write(bench, "rebase-merge/git-rebase-todo", "break\n")
-    bench.start()
-    wait_until(lambda: bench.guard.examiner.seen.operation_files, "the first look")
-    bench.comes_to_rest()
-    with open(bench.root / ".git/rebase-merge/git-rebase-todo", "w") as held:
-        held.write("exec evil\n")
-        held.flush()
-        bench.guard.compare_indexes()
-        bench.await_broken()
-
-
-def test_a_list_that_a_program_keeps_from_being_read_is_put_aside(bench):
-    bench.start()
-    wait_until(lambda: bench.session.id in bench.guard.examiner.seen.links, "the first look")
-    todo = bench.root / ".git/todo"
-    todo.write_text("exec evil\n")
-    with leased(todo):
-        (bench.root / ".git/rebase-merge").mkdir()
-        todo.rename(bench.root / ".git/rebase-merge/git-rebase-todo")
-        bench.await_broken()
-        assert unfinished.LEASED in await_told(bench, "rebase-merge/git-rebase-todo")
 
 
 class Mapped:
@@ -488,16 +349,6 @@ def test_a_link_on_the_way_of_a_conflict_is_seen_by_its_state(bench):
     assert "goes through a link" in await_told(bench, "MERGE_RR")
 
 
-def test_what_is_at_rest_is_not_looked_at_again(bench):
-    write(bench, "MERGE_RR", f"{ID}\ta/b\0")
-    bench.start()
-    wait_until(lambda: bench.guard.examiner.seen.operation_files, "the first look")
-    for _ in range(3):
-        bench.comes_to_rest()
-        bench.guard.compare_indexes()
-    assert not bench.guard.examiner.link_looks.is_busy(bench.session.id)
-
-
 def test_a_command_that_was_there_at_the_start_stays_and_one_more_is_news(bench):
     write(bench, "rebase-merge/git-rebase-todo", "exec make\npick x\n")
     bench.start()
@@ -512,11 +363,9 @@ def test_a_command_that_was_there_at_the_start_stays_and_one_more_is_news(bench)
     assert "make" not in words
 
 
-@pytest.mark.parametrize(
-    ("path", "content"),
-    [("rebase-merge/git-rebase-todo", "exec make\npick x\n"), ("sequencer/opts", "[options]\n\tstrategy = x/mine\n")],
-)
-def test_an_operation_that_a_person_lets_go_on_is_put_back_and_asked_about_once(bench, path, content):
+def test_an_operation_that_a_person_lets_go_on_is_put_back_and_asked_about_once(bench):
+    path = "rebase-merge/git-rebase-todo"
+    content = "exec make\npick x\n"
     bench.start()
     write(bench, path, content)
     bench.await_broken()
@@ -526,81 +375,9 @@ def test_an_operation_that_a_person_lets_go_on_is_put_back_and_asked_about_once(
     bench.comes_to_rest()
     bench.settle()
     assert bench.session.id not in bench.guard._broken
-    write(bench, path, content.replace("make", "evil").replace("mine", "evil"))
+    write(bench, path, content.replace("make", "evil"))
     bench.await_broken()
     wait_until(lambda: not (bench.root / ".git" / path).exists(), "the other one to be put aside")
-
-
-def test_a_rebase_that_was_put_aside_amid_a_command_goes_on_once_it_is_put_back(person):
-    """As it is with a container: git stands still in between."""
-    (person.home / "make").write_text("#!/bin/sh\n[ -e ../began ] && exit\n: >../began\nread -r line <../gate\n")
-    (person.home / "make").chmod(0o755)
-    os.mkfifo(person.home / "gate")
-    command = [
-        "git",
-        "-c",
-        "user.name=a",
-        "-c",
-        "user.email=a@b",
-        "rebase",
-        "-q",
-        "--force-rebase",
-        "--exec",
-        "../make",
-    ]
-    environ = {**person.environ, "GIT_SEQUENCE_EDITOR": "true"}
-    with subprocess.Popen([*command, "main"], cwd=person.root, env=environ, stderr=subprocess.PIPE) as rebase:
-        wait_until((person.home / "began").exists, "the first command")
-        found = person.put_aside()
-        assert not (person.root / ".git/rebase-merge/git-rebase-todo").exists()
-        for path, aside in found.asides.items():
-            unfinished.put_back(path, aside)
-        (person.home / "gate").write_text("go on\n")
-        assert rebase.wait(60) == 0, rebase.stderr.read()
-    assert not (person.root / ".git/rebase-merge").exists()
-
-
-def test_another_file_than_the_one_that_was_told_is_asked_about_when_it_comes_back(bench):
-    """Until the container is frozen, it can change what was put aside."""
-    bench.start()
-    write(bench, "rebase-merge/git-rebase-todo", "exec make\n")
-    bench.await_broken()
-    await_told(bench, "rebase-merge/git-rebase-todo")
-    [aside] = bench.root.glob(".git/clincus-replaced-*/*git-rebase-todo")
-    aside.write_text("exec evil\n")
-    with contextlib.suppress(clincus.ClincusError):  # it may be put aside before the session goes on
-        bench.guard._go_on(bench.session)
-    bench.await_broken()
-    wait_until(lambda: not (bench.root / ".git/rebase-merge/git-rebase-todo").exists(), "it to be put aside again")
-
-
-def test_what_is_never_a_persons_is_not_put_back(bench):
-    bench.start()
-    write(bench, "MERGE_RR", f"{ID}\t../x\0")
-    bench.await_broken()
-    await_told(bench, "MERGE_RR")
-    bench.guard._go_on(bench.session)
-    assert not (bench.root / ".git/MERGE_RR").exists()
-
-
-def test_what_is_never_a_persons_is_put_aside_though_it_was_there(bench):
-    write(bench, "MERGE_RR", f"{ID}\t../x\0")
-    bench.start()
-    bench.await_broken()
-    await_told(bench, "MERGE_RR")
-
-
-def test_a_file_that_cannot_be_moved_is_told_once(bench, monkeypatch):
-    def refuse(*_, **__):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(links, "move", refuse)
-    bench.start()
-    write(bench, "MERGE_RR", f"{ID}\t../x\0")
-    bench.await_broken()
-    bench.comes_to_rest()
-    [change] = bench.record.changes
-    assert "remove it before you run git there" in change.words
 
 
 def test_a_bad_file_that_nobody_saw_is_put_aside_when_the_session_ends(bench):
@@ -611,28 +388,3 @@ def test_a_bad_file_that_nobody_saw_is_put_aside_when_the_session_ends(bench):
     await_told(bench, "MERGE_RR")
     with pytest.raises(ChangedError, match="MERGE_RR"):
         bench.check()
-
-
-def test_a_command_puts_a_bad_file_aside_at_the_stop_and_the_next_start_asks(alone):
-    start_alone(alone)
-    write(alone, "sequencer/todo", "exec evil\n")
-    stop_alone(alone)
-    await_told(alone, "sequencer/todo")
-    with pytest.raises(ChangedError, match="sequencer/todo"):
-        alone.check()
-
-
-def test_a_start_puts_aside_what_a_run_has_left_whose_end_nobody_saw(alone):
-    start_alone(alone)
-    write(alone, "rebase-merge/strategy", "x/evil\n")
-    alone.mount()
-    with pytest.raises(ChangedError, match="x/evil"):
-        alone.check()
-    await_told(alone, "rebase-merge/strategy")
-
-
-def test_more_than_a_look_can_read_is_bad(person, monkeypatch):
-    monkeypatch.setattr(unfinished, "TOTAL_LIMIT", 10)
-    todo = "# a comment\n"
-    person.write({".git/rebase-merge/git-rebase-todo": todo, ".git/sequencer/todo": todo})
-    assert len(person.look()) == 1

@@ -92,53 +92,39 @@ def test_a_repository_at_the_top_is_found_with_what_its_configuration_runs(work)
     assert work.found() == {("repository", ".git"): [EVIL]}
 
 
-@pytest.mark.parametrize(
+@table(
     ("key", "value", "is_told"),
     [
         ("core.fsmonitor", EVIL, True),
         ("core.fsmonitor", "true", False),
-        ("core.sshCommand", "x", True),
         ("core.hooksPath", "ci", True),
         ("filter.x.clean", "x", True),
-        ("diff.x.textconv", "x", True),
         ("include.path", "../evil", True),
-        ("remote.x.url", "ext::x", True),
         ("submodule.x.update", "!x", True),
         ("submodule.x.update", "rebase", False),
         ("remote.x.url", "https://x", False),
-        ("remote.x.url", "https://[::1]/x", False),
         ("remote.x.url", "x/evil::foo", True),
-        ("remote.x.vcs", "x/evil", True),
         ("url.x::.insteadOf", "https://x", True),
-        ("branch.main.remote", "x::foo", True),
-        ("branch.main.mergeOptions", "--strategy=x/evil", True),
         ("pull.twohead", "x/evil", True),
-        ("pull.twohead", "ort", False),
-        ("merge.tool", "../x", True),
-        ("merge.tool", "vimdiff", False),
         ("branch.main.remote", "origin", False),
-        ("core.bare", "false", False),
     ],
 )
-def test_the_commands_of_a_configuration_are_told_and_nothing_else(work, key, value, is_told):
+def test_the_commands_of_a_configuration_are_told_and_nothing_else(tmp_path, key, value, is_told):
+    work = Workspace(tmp_path / "work")
     work.repository("sub").configure("sub/.git/config", key, value)
     assert work.found() == {("repository", "sub/.git"): [value] if is_told else []}
 
 
-@pytest.mark.parametrize("at", ["sub", "a/b/c/d/e", "node_modules/x", ".hidden", "with space", "näme"])
-def test_a_repository_is_found_at_any_depth(work, at):
-    work.repository(at)
-    assert work.found() == {("repository", f"{at}/.git"): []}
+def test_repositories_are_found_at_any_depth(work):
+    places = (".hidden", "a/b/c/d/e", "node_modules/x", "with space")
+    for at in places:
+        work.repository(at)
+    assert sorted(work.found()) == [("repository", f"{at}/.git") for at in places]
 
 
-def test_a_name_that_is_no_text_is_told_all_the_same(work):
-    os.makedirs(os.fsencode(work.root) + b"/\xff")
-    work.repository(os.fsdecode(b"\xff"))
-    assert list(work.found()) == [("repository", "\udcff/.git")]
-
-
-@pytest.mark.parametrize("at", [".", "sub.git"])
-def test_a_bare_repository_is_found_and_runs_its_command(work, at):
+@table("at", [".", "sub.git"])
+def test_a_bare_repository_is_found_and_runs_its_command(tmp_path, at):
+    work = Workspace(tmp_path / "work")
     work.repository(at, "--bare")
     work.configure(f"{at}/config", "core.bare", "false")
     work.configure(f"{at}/config", "core.worktree", ".")
@@ -175,8 +161,9 @@ def test_the_placeholder_that_keeps_git_from_a_bare_top_does_not_hide_it(work):
     assert work.found() == {("repository", "."): [EVIL]}
 
 
-@pytest.mark.parametrize("head", ["", "nonsense", "ref: elsewhere", None])
-def test_a_git_folder_with_a_broken_head_is_told(work, head):
+@table("head", ["ref: elsewhere", None])
+def test_a_git_folder_with_a_broken_head_is_told(tmp_path, head):
+    work = Workspace(tmp_path / "work")
     work.repository().commit()
     (work.root / ".git" / "HEAD").unlink()
     if head is not None:
@@ -184,36 +171,6 @@ def test_a_git_folder_with_a_broken_head_is_told(work, head):
     with pytest.raises(subprocess.CalledProcessError):
         work.git("status")
     assert work.found() == {("broken", ".git"): []}
-
-
-def test_what_is_appended_to_a_head_or_a_commondir_hides_no_repository(work):
-    work.repository("one").configure("one/.git/config")
-    work.write("one/.git/HEAD", "ref: refs/heads/x\n" + "\n" * 10000)
-    work.write("two/.git/HEAD", "ref: refs/heads/x\n")
-    work.write("two/.git/commondir", "../../one/.git" + "\n" * 10000)
-    assert work.found() == {("repository", "one/.git"): [EVIL], ("repository", "two/.git"): [EVIL]}
-    assert work.runs_for_its_owner("status", at="two")
-
-
-@pytest.mark.parametrize("gone", ["objects", "refs"])
-def test_a_git_folder_without_what_git_needs_is_told(work, gone):
-    work.repository().commit()
-    shutil.rmtree(work.root / ".git" / gone)
-    assert work.found() == {("broken", ".git"): []}
-
-
-def test_a_head_that_is_a_link_is_as_git_reads_it(work):
-    work.repository().commit()
-    (work.root / ".git" / "HEAD").unlink()
-    os.symlink("refs/heads/main", work.root / ".git" / "HEAD")
-    work.git("status")
-    assert work.found() == {("repository", ".git"): []}
-
-
-def test_a_detached_head_is_one(work):
-    work.repository().commit()
-    work.git("checkout", "-q", "--detach")
-    assert work.found() == {("repository", ".git"): []}
 
 
 def test_a_placeholder_that_a_start_makes_is_no_change_of_a_repository(work):
@@ -224,12 +181,6 @@ def test_a_placeholder_that_a_start_makes_is_no_change_of_a_repository(work):
     assert [one["changed"] for one in work.look().items] == [before]
 
 
-def test_the_placeholder_of_an_absent_git_folder_is_none(work):
-    work.write(".git/.gitignore", "*\n")
-    work.write(".git/config", "")
-    assert work.found() == {}
-
-
 def test_hooks_are_told_but_not_samples_or_what_git_does_not_run(work):
     work.repository("sub")
     for name, mode in (("pre-commit", 0o755), ("notes", 0o644), ("x.sample", 0o755)):
@@ -238,35 +189,28 @@ def test_hooks_are_told_but_not_samples_or_what_git_does_not_run(work):
     assert work.found() == {("repository", "sub/.git"): ["pre-commit"]}
 
 
-def test_a_file_that_names_a_git_folder_elsewhere_in_the_workspace(work):
+@table(
+    ("path", "text"),
+    [
+        ("sub/.git", "gitdir: ../.store/.git\n"),
+        ("sub/.git", ""),
+        ("sub/.git/commondir", "../../.store/.git\n"),
+    ],
+)
+def test_a_git_folder_that_is_elsewhere_in_the_workspace_is_told_with_its_commands(tmp_path, path, text):
+    work = Workspace(tmp_path / "work")
     work.repository(".store").configure(".store/.git/config")
-    work.write("sub/.git", "gitdir: ../.store/.git\n")
+    if path.endswith("commondir"):
+        work.write("sub/.git/HEAD", "ref: refs/heads/x\n")
+    work.write(path, text)
+    if not text:
+        (work.root / path).unlink()
+        os.symlink("../.store/.git", work.root / path)
     assert work.found() == {("repository", ".store/.git"): [EVIL], ("repository", "sub/.git"): [EVIL]}
     assert work.runs_for_its_owner("status", at="sub")
 
 
-def test_a_file_that_names_a_git_folder_outside_is_told_with_its_path(work):
-    work.write("sub/.git", "gitdir: /elsewhere/x\n")
-    assert work.found() == {("repository", "sub/.git"): ["/elsewhere/x"]}
-
-
-def test_a_link_that_leads_to_a_git_folder_is_told_with_its_commands(work):
-    work.repository(".store").configure(".store/.git/config")
-    (work.root / "sub").mkdir()
-    os.symlink("../.store/.git", work.root / "sub" / ".git")
-    assert work.found()["repository", "sub/.git"] == [EVIL]
-    assert work.runs_for_its_owner("status", at="sub")
-
-
-def test_a_git_folder_that_takes_its_configuration_from_another_one(work):
-    work.repository(".store").configure(".store/.git/config")
-    work.write("sub/.git/HEAD", "ref: refs/heads/x\n")
-    work.write("sub/.git/commondir", "../../.store/.git\n")
-    assert work.found()["repository", "sub/.git"] == [EVIL]
-    assert work.runs_for_its_owner("status", at="sub")
-
-
-@pytest.mark.parametrize(
+@table(
     ("make", "words"),
     [
         (lambda path: os.symlink("../../other", path), "it is a link to ../../other"),
@@ -275,7 +219,8 @@ def test_a_git_folder_that_takes_its_configuration_from_another_one(work):
         (lambda path: path.write_text("[unfinished"), "git does not understand it"),
     ],
 )
-def test_a_configuration_that_is_not_read_is_told_with_the_reason(work, make, words):
+def test_a_configuration_that_is_not_read_is_told_with_the_reason(tmp_path, make, words):
+    work = Workspace(tmp_path / "work")
     work.repository("sub")
     path = work.root / "sub/.git/config"
     path.unlink()
@@ -283,32 +228,26 @@ def test_a_configuration_that_is_not_read_is_told_with_the_reason(work, make, wo
     assert work.found() == {("repository", "sub/.git"): [words]}
 
 
-@pytest.mark.parametrize(
+@table(
     ("at", "options", "told"),
     [
-        ("inner", (), "inner/.git"),
         ("objects/aa/x", (), "objects/aa/x/.git"),
         ("logs/up", ("--bare",), "logs/up"),
         ("modules/lib", ("--bare",), "modules/lib"),
     ],
 )
-def test_a_repository_that_is_hidden_in_the_git_folder_is_found(work, at, options, told):
+def test_a_repository_that_is_hidden_in_the_git_folder_is_found(tmp_path, at, options, told):
+    work = Workspace(tmp_path / "work")
     work.repository()
     work.repository(f".git/{at}", *options)
     work.configure(f".git/{told}/config")
     assert work.found() == {("repository", ".git"): [], ("repository", f".git/{told}"): [EVIL]}
 
 
-def test_a_link_that_is_put_aside_already_is_no_danger(work):
-    work.repository()
-    (work.root / ".git/clincus-replaced-01234567").mkdir()
-    (work.root / ".git/clincus-replaced-01234567/0-HEAD").symlink_to("/home/person/precious")
-    assert work.found() == {("repository", ".git"): []}
-
-
-@pytest.mark.parametrize("at", ["worktrees", "COMMIT_EDITMSG", "objects/pack", "logs/HEAD", "refs/heads/deep/down"])
-def test_a_link_in_the_git_folder_is_found_with_where_it_leads(work, at):
+@table("at", ["worktrees", "objects/pack", "refs/heads/deep/down"])
+def test_a_link_in_the_git_folder_is_found_with_where_it_leads(tmp_path, at):
     """Git writes and deletes through it: `git commit` empties what it takes for its worktrees."""
+    work = Workspace(tmp_path / "work")
     work.repository()
     link = work.root / ".git" / at
     link.parent.mkdir(parents=True, exist_ok=True)
@@ -343,8 +282,9 @@ def planted_submodule(work):
     work.configure("sub/.git/config")
 
 
-@pytest.mark.parametrize("version", [2, 3, 4])
-def test_a_gitlink_is_found_in_an_index_of_each_version(work, version):
+@table("version", [2, 3, 4])
+def test_a_gitlink_is_found_in_an_index_of_each_version(tmp_path, version):
+    work = Workspace(tmp_path / "work")
     planted_submodule(work)
     for number in range(30):
         work.write(f"src/file-{number}")
@@ -388,15 +328,6 @@ def test_a_gitlink_with_a_name_that_git_refuses_is_told_with_what_it_leads_to(wo
     assert found["broken", ".git/index"] == ["sub/../.git/ev", "../out"]
 
 
-def test_a_gitlink_in_the_index_of_a_submodule_is_told_although_its_folder_cannot_be_listed(work):
-    planted_submodule(work)
-    work.repository("sub/inner").commit("sub/inner")
-    work.git("add", "inner", at="sub")
-    work.configure("sub/inner/.git/config")
-    os.chmod(work.root / "sub", 0o111)
-    assert (*work.found(),)[:2] == (("gitlink", "sub"), ("gitlink", "sub/inner"))
-
-
 def test_gitlinks_that_lead_in_a_circle_end(work):
     work.repository()
     gitlink = struct.pack(">10I", 0, 0, 0, 0, 0, 0, 0o160000, 0, 0, 0)
@@ -405,111 +336,81 @@ def test_gitlinks_that_lead_in_a_circle_end(work):
     assert [path for kind, path in work.found() if kind == "gitlink"] == ["sub", "sub/sub"]
 
 
-def test_a_file_that_becomes_a_gitlink_in_a_split_index_is_told_by_its_name(work):
-    work.repository("sub").commit("sub")
-    work.repository()
-    work.write("zzz")
-    blob = work.git("hash-object", "-w", "zzz").strip()
-    work.git("update-index", "--add", "--cacheinfo", f"100644,{blob},sub")
-    work.git("update-index", "--add", "--cacheinfo", f"100644,{blob},zzz")
-    work.git("update-index", "--split-index")
-    head = work.git("rev-parse", "HEAD", at="sub").strip()
-    work.git("update-index", "--cacheinfo", f"160000,{head},sub")
-    assert ("gitlink", "sub") in work.found()
-
-
-def test_a_gitlink_in_a_split_index(work):
-    planted_submodule(work)
+def split(work):
     work.git("update-index", "--split-index")
     work.write("more")
     work.git("add", "more")
     assert list((work.root / ".git").glob("sharedindex.*"))
-    assert ("gitlink", "sub") in work.found()
 
 
-def test_a_gitlink_in_a_sparse_index(work):
-    planted_submodule(work)
+def make_sparse(work):
     work.git("config", "--unset", "core.fsmonitor", at="sub")
-    work.write("deep/a/b")
-    work.write("wide/a")
+    for path in ("deep/a/b", "wide/a"):
+        work.write(path)
     work.git("add", "deep", "wide")
     work.commit()
     work.git("sparse-checkout", "set", "--sparse-index", "wide")
     assert b"sdir" in (work.root / ".git/index").read_bytes()
-    assert ("gitlink", "sub") in work.found()
 
 
-def test_a_gitlink_where_objects_have_the_names_of_sha256(work):
-    work.repository("", "--object-format=sha256")
-    work.commit()
-    work.repository("sub", "--object-format=sha256").commit("sub")
-    work.git("add", "sub")
-    assert ("gitlink", "sub") in work.found()
-
-
-def test_a_gitlink_in_a_repository_whose_git_folder_has_another_name(work):
-    planted_submodule(work)
+def rename_git_folder(work):
     (work.root / ".git").rename(work.root / ".bare")
     work.write(".git", "gitdir: ./.bare\n")
+
+
+@table("how", [split, make_sparse, rename_git_folder])
+def test_a_gitlink_is_found_in_an_index_of_another_form_or_place(tmp_path, how):
+    work = Workspace(tmp_path / "work")
+    planted_submodule(work)
+    how(work)
     assert ("gitlink", "sub") in work.found()
 
 
-@pytest.mark.parametrize(
-    "data",
-    [b"", b"DIRC", b"x" * 100, struct.pack(">4sII", b"DIRC", 9, 0) + b"\0" * 40],
-    ids=["empty", "short", "no index", "unknown version"],
-)
-def test_an_index_that_git_does_not_read_is_said_and_hides_nothing_else(work, data):
+def test_an_index_that_git_does_not_read_is_said_and_hides_nothing_else(work):
     work.repository()
     work.repository("sub")
-    (work.root / ".git/index").write_bytes(data)
+    (work.root / ".git/index").write_bytes(struct.pack(">4sII", b"DIRC", 9, 0) + b"\0" * 40)
     look = work.look()
     assert {one["path"] for one in look.items} == {".git", "sub/.git"}
-    assert ("the index of .git was not read" in look.cut) == bool(data)
+    assert "the index of .git was not read" in look.cut
 
 
-@pytest.mark.parametrize(
-    "data",
+@table(
+    ("data", "words"),
     [
-        struct.pack(">4sII", b"DIRC", 2, 5) + b"\0" * 40,
-        struct.pack(">4sII", b"DIRC", 2, 1 << 31) + b"\0" * 40,
-        struct.pack(">4sII", b"DIRC", 4, 1) + b"\0" * 62 + b"\xff" * 40,
-        struct.pack(">4sII", b"DIRC", 4, 1) + b"\0" * 62 + b"\x05name\0" + b"\0" * 20,
-        struct.pack(">4sII", b"DIRC", 2, 1) + b"\0" * 60 + b"\x0f\xff" + b"n" * 80,
-        struct.pack(">4sII", b"DIRC", 2, 2) + b"\xff" * 200,
+        (struct.pack(">4sII", b"DIRC", 2, 1 << 31) + b"\0" * 40, "git never writes such a one"),
+        (struct.pack(">4sII", b"DIRC", 4, 1) + b"\0" * 62 + b"\x05name\0" + b"\0" * 20, "git never writes such a one"),
+        (struct.pack(">4sII", b"DIRC", 2, 2) + b"\xff" * 200, "git never writes such a one"),
+        ("a pipe", "it is no plain file"),
+        ("a link", "it is a link to"),
     ],
 )
-def test_an_index_that_git_never_writes_is_told_and_hides_nothing_else(work, data):
+def test_an_index_that_git_never_writes_is_told_and_hides_nothing_else(tmp_path, data, words):
     """Git looks at little of it, and may read on where this stops."""
+    work = Workspace(tmp_path / "work")
     work.repository()
     work.repository("sub")
-    (work.root / ".git/index").write_bytes(data)
+    path = work.root / ".git/index"
+    if data == "a pipe":
+        os.mkfifo(path)
+    elif data == "a link":
+        os.symlink("/elsewhere", path)
+    else:
+        path.write_bytes(data)
     found = work.found()
-    assert found.keys() == {("repository", ".git"), ("repository", "sub/.git"), ("broken", ".git/index")}
-    assert "git never writes such a one" in found["broken", ".git/index"][0]
-
-
-def test_a_pipe_in_the_place_of_an_index_keeps_nobody_waiting(work):
-    work.repository()
-    os.mkfifo(work.root / ".git/index")
-    assert work.found()["broken", ".git/index"] == ["it is no plain file"]
+    expected = {("repository", ".git"), ("repository", "sub/.git"), ("broken", ".git/index")}
+    assert found.keys() - {("link", ".git/index")} == expected
+    assert words in found["broken", ".git/index"][0]
 
 
 # -- An interrupted rebase
 
 
-@pytest.mark.parametrize("line", ["exec evil", "x evil", "  exec   evil", "pick 1234567 one\nexec evil\n"])
-def test_a_planted_list_of_a_rebase_is_found(work, line):
+def test_a_planted_list_and_strategy_of_a_rebase_are_found(work):
     work.repository().commit()
-    work.write(".git/rebase-merge/git-rebase-todo", line)
-    assert work.found()["rebase", ".git/rebase-merge/git-rebase-todo"] == ["evil"]
-
-
-def test_a_list_of_a_rebase_behind_a_link_is_told(work):
-    work.repository().commit()
-    work.write("planted/git-rebase-todo", "exec evil\n")
-    os.symlink("../planted", work.root / ".git/rebase-merge")
-    assert work.found()["rebase", ".git/rebase-merge/git-rebase-todo"] == ["the folder is a link to ../planted"]
+    work.write(".git/rebase-merge/git-rebase-todo", "pick 1234567 one\n  exec   evil\n")
+    work.write(".git/rebase-merge/strategy", "x/e\n")
+    assert sorted(work.found()["rebase", ".git/rebase-merge/git-rebase-todo"]) == ["evil", "x/e"]
 
 
 def test_a_rebase_without_commands_is_none(work):
@@ -521,15 +422,15 @@ def test_a_rebase_without_commands_is_none(work):
 # -- Settings
 
 
-@pytest.mark.parametrize(
+@table(
     "path",
     [
-        *(".mcp.json", ".claude/settings.json", ".claude/skills/x.md", ".envrc", ".github/hooks/x.json"),
-        *(".idea/x.xml", ".devcontainer.json", "deep/below/.envrc", "deep/.claude/settings.local.json"),
-        *("x.code-workspace", "deep/x.code-workspace", "opencode.jsonc", ".cursor/rules/x"),
+        *(".mcp.json", ".claude/settings.json", ".claude/skills/x.md", ".github/hooks/x.json", "deep/below/.envrc"),
+        *("deep/.claude/settings.local.json", "deep/x.code-workspace"),
     ],
 )
-def test_settings_are_found_at_any_depth(work, path):
+def test_settings_are_found_at_any_depth(tmp_path, path):
+    work = Workspace(tmp_path / "work")
     work.write(path)
     found = [key for kind, key in work.found() if kind == "settings"]
     assert len(found) == 1
@@ -538,10 +439,11 @@ def test_settings_are_found_at_any_depth(work, path):
     assert clincus.protect.runs_on_host(found[0], ROWS) == clincus.protect.runs_on_host(path, ROWS)
 
 
-@pytest.mark.parametrize(
+@table(
     "path", ["src/main.c", ".claude/CLAUDE.md", "settings.json", "node_modules/x/.vscode/a.json", ".github/workflows/x"]
 )
-def test_other_files_are_no_settings(work, path):
+def test_other_files_are_no_settings(tmp_path, path):
+    work = Workspace(tmp_path / "work")
     work.write(path)
     assert work.found() == {}
     assert clincus.protect.runs_on_host(path, ROWS) == ""
@@ -550,6 +452,8 @@ def test_other_files_are_no_settings(work, path):
 def test_a_placeholder_is_no_setting(work):
     work.write(".vscode/.gitignore", "*\n")
     work.write(".mcp.json", "")
+    work.write(".git/.gitignore", "*\n")  # as in the place of a Git folder
+    work.write(".git/config", "")
     assert work.found() == {}
 
 
@@ -561,20 +465,17 @@ def test_a_link_in_the_place_of_a_folder_of_settings_is_told(work):
     assert link.startswith("other (content ")
 
 
-@pytest.mark.parametrize(
+@table(
     ("link", "target", "change"),
     [
         (".mcp.json", "cfg/c.json", "echo x >>cfg/c.json"),
-        (".mcp.json", "cfg/c.json", "rm cfg/c.json"),
-        (".mcp.json", "cfg/c.json", "rm cfg/c.json; mkfifo cfg/c.json"),
-        (".claude/settings.json", "../cfg/c.json", "printf z >cfg/c.json"),
-        (".claude", "cfg", "echo x >cfg/settings.json"),
         (".claude", "cfg", "mkdir -p cfg/skills/a; echo x >cfg/skills/a/SKILL.md"),
         (".claude", "cfg", "mv cfg cfg-2; mkdir cfg"),
         (".claude", "cfg", "rm cfg/c.json; ln -s /etc/passwd cfg/c.json"),
     ],
 )
-def test_another_content_at_the_end_of_a_link_to_settings_is_another_command(work, link, target, change):
+def test_another_content_at_the_end_of_a_link_to_settings_is_another_command(tmp_path, link, target, change):
+    work = Workspace(tmp_path / "work")
     work.write("cfg/c.json", "{")
     (work.root / link).parent.mkdir(exist_ok=True)
     os.symlink(target, work.root / link)
@@ -597,8 +498,9 @@ def test_the_end_of_a_link_to_settings_outside_of_the_workspace_is_not_read(work
 # -- What an attacker makes of it
 
 
-@pytest.mark.parametrize("name", [".git", "sub/.git"])
-def test_a_pipe_called_git_keeps_nobody_waiting(work, name):
+@table("name", [".git", "sub/.git"])
+def test_a_pipe_called_git_keeps_nobody_waiting(tmp_path, name):
+    work = Workspace(tmp_path / "work")
     (work.root / name).parent.mkdir(exist_ok=True)
     os.mkfifo(work.root / name)
     assert work.found() == {}
@@ -645,7 +547,7 @@ def test_a_heap_of_folders_hides_nothing_beside_it(work, monkeypatch):
 def test_a_heap_of_repositories_hides_neither_the_top_nor_what_lies_near_it(work):
     planted_submodule(work)
     work.write(".envrc")
-    for number in range(2100):
+    for number in range(2001):
         (work.root / f"aa/{number:04}").mkdir(parents=True)
         work.write(f"aa/{number:04}/.git", "gitdir: /elsewhere\n")
     look = work.look()
@@ -653,39 +555,21 @@ def test_a_heap_of_repositories_hides_neither_the_top_nor_what_lies_near_it(work
     assert look.cut == "there are more than 2000 repositories and settings"
 
 
-ODD_TEXTS = ["\0", "a\0b", "..", "../..", "/", "", "\n", "x" * 5000, "a/" * 3000, "\udcff"]
-
-
-@pytest.mark.parametrize("text", ODD_TEXTS, ids=range(len(ODD_TEXTS)))
-@pytest.mark.parametrize("place", [".git/HEAD", ".git/commondir", ".git/config", ".git/index", "gitdir", "top"])
-def test_odd_texts_where_git_keeps_paths_hide_nothing_else(work, place, text):
+@table("text", ["\0", "../..", "", "x" * 5000, "a/" * 3000, "\udcff"])
+@table("place", [".git/HEAD", ".git/commondir", ".git/config", ".git/index"])
+def test_odd_texts_where_git_keeps_paths_hide_nothing_else(tmp_path, place, text):
+    work = Workspace(tmp_path / "work")
     work.repository("zz").configure("zz/.git/config")
     data = os.fsencode(text)
-    if place == "top":
-        (work.root / ".git").write_bytes(b"gitdir: " + data)
-    elif place == "gitdir":
-        work.write("aa/.git", "")
-        (work.root / "aa/.git").write_bytes(b"gitdir: " + data)
-    else:
-        work.repository()
-        work.repository("aa")
-        for folder in (work.root, work.root / "aa"):
-            (folder / place).write_bytes(data)
+    for at in ("", "aa"):
+        work.repository(at)
+        (work.root / at / place).write_bytes(data)
+    work.write("bb/.git", "")
+    (work.root / "bb/.git").write_bytes(b"gitdir: " + data)
     look = work.look()
     (found,) = (one for one in look.items if one["path"] == "zz/.git")
     assert [one["value"] for one in found["commands"]] == [EVIL]
     assert look.cut == "" or look.cut.startswith("the index of .git was not read")
-
-
-def test_a_folder_too_deep_is_said(work):
-    here = os.open(work.root, os.O_RDONLY)
-    for _ in range(210):
-        os.mkdir("d", dir_fd=here)
-        below = os.open("d", os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = below
-    os.close(here)
-    assert work.look().cut == "folders more than 200 deep were not looked into"
 
 
 def test_a_workspace_that_is_gone_is_an_error(work):
@@ -735,7 +619,7 @@ def wrong_in(folder):
 
 @table(
     "name",
-    [b".git/hooks/post-checkout", b".GIT/config", b"a/.git/config", b".git", b".git. /x", b"GIT~1/x", b"../x", b"/x"],
+    [b".git/hooks/post-checkout", b".GIT/config", b"a/.git/config", b".git. /x", b"GIT~1/x", b"../x", b"/x"],
 )
 def test_a_name_in_the_index_that_git_would_refuse_is_told(tmp_path, name):
     (tmp_path / ".git").mkdir()
@@ -743,7 +627,7 @@ def test_a_name_in_the_index_that_git_would_refuse_is_told(tmp_path, name):
     assert wrong_in(tmp_path) == {".git/index": [os.fsdecode(name)]}
 
 
-@table("folder", [".git/modules/lib", ".git/modules/vendor/lib", ".git/worktrees/wt"])
+@table("folder", [".git/modules/vendor/lib", ".git/worktrees/wt"])
 def test_the_index_of_a_submodule_and_of_a_worktree_is_looked_at_as_well(tmp_path, folder):
     (tmp_path / folder).mkdir(parents=True)
     (tmp_path / folder / "HEAD").touch()
@@ -768,18 +652,6 @@ def hidden_behind_a_length(blob):
     )
 
 
-def hidden_behind_a_long_name(blob):
-    """A length of 4095 or more stands for the end of the text."""
-    entry = entry_of(b"a", blob, length=0xFFF)
-    return index_of(entry, entry_of(b"../out", blob), extensions=b"ABCD" + struct.pack(">I", 5000) + bytes(5000))
-
-
-def hidden_in_the_hash(blob):
-    """Git checks no hash, and the last entry may lie there."""
-    entry = entry_of(b"../out", blob)
-    return struct.pack(">4sII", b"DIRC", 2, 1) + entry
-
-
 def hidden_from_one_thread(blob):
     """The table of blocks leads threads to entries elsewhere."""
     shown, hidden = entry_of(b"a"), entry_of(b"../out", blob)
@@ -792,45 +664,9 @@ def hidden_from_one_thread(blob):
     return index_of(shown, extensions=table + store + last)
 
 
-def test_a_shared_index_that_only_threads_would_see_is_told_where_names_are_those_of_sha256(work):
-    """Git looks for the end of the entries where it would be with SHA-1, and nobody checks the hash behind it."""
-    work.repository("", "--object-format=sha256")
-    work.write("file", "evil")
-    blob = bytes.fromhex(work.git("hash-object", "-w", "file").strip())
-    name = bytes(range(32))
-    shared = struct.pack(">4sII", b"DIRC", 2, 1) + entry_of(b"../out", blob) + name
-    (work.root / f".git/sharedindex.{name.hex()}").write_bytes(shared)
-    bitmap = struct.pack(">IIQI", 0, 1, 0, 0)
-    head = struct.pack(">4sII", b"DIRC", 2, 1) + entry_of(b"file", blob)
-    link = b"link" + struct.pack(">I", 72) + name + bitmap + bitmap
-    store = b"ABCD" + struct.pack(">I", len(link)) + link
-    digest = hashlib.sha256(link[:8]).digest()
-    end = b"EOIE" + struct.pack(">II", 24, len(head) + 8) + digest[:20]
-    (work.root / ".git/index").write_bytes(head + store + end + digest[20:] + bytes(20))
-    assert wrong_in(work.root) == {".git/index": ["git never writes such a one: its end is not where it says"]}
-    work.git("-c", "index.threads=2", "checkout", ".")
-    assert (work.root.parent / "out").read_text() == "evil"
-
-
-@pytest.mark.parametrize("options", [(), ("--object-format=sha256",)])
-def test_the_index_of_a_linked_worktree_is_read_with_the_names_of_its_repository(work, options):
-    work.repository("", *options)
-    work.write("file")
-    work.git("add", "file")
-    work.commit()
-    work.git("worktree", "add", "-q", "wt")
-    assert wrong_in(work.root) == {}
-    index = work.root / ".git/worktrees/wt/index"
-    blob = bytes(32 if options else 20)
-    made = struct.pack(">4sII", b"DIRC", 2, 1) + entry_of(b"../out", blob) + blob
-    index.write_bytes(made)
-    assert wrong_in(work.root) == {".git/worktrees/wt/index": ["../out"]}
-
-
-@pytest.mark.parametrize(
-    "hide", [hidden_behind_a_length, hidden_behind_a_long_name, hidden_in_the_hash, hidden_from_one_thread]
-)
-def test_a_name_that_only_git_would_see_is_told(work, hide):
+@table("hide", [hidden_behind_a_length, hidden_from_one_thread])
+def test_a_name_that_only_git_would_see_is_told(tmp_path, hide):
+    work = Workspace(tmp_path / "work")
     work.repository()
     work.write("file", "evil")
     blob = bytes.fromhex(work.git("hash-object", "-w", "file").strip())
@@ -843,24 +679,9 @@ def test_a_name_that_only_git_would_see_is_told(work, hide):
     assert (work.root.parent / "out").read_text() == "evil"
 
 
-def test_an_index_that_is_a_link_is_told(work):
-    work.repository()
-    work.write("index", "")
-    (work.root / "index").write_bytes(index_with(b"../out"))
-    os.symlink("../index", work.root / ".git/index")
-    assert wrong_in(work.root) == {".git/index": ["it is a link to ../index"]}
-
-
-def test_a_second_shared_index_is_told(work):
-    """Git takes the last one."""
-    work.repository()
-    links = [b"link" + struct.pack(">I", 20) + bytes([number] * 20) for number in (1, 2)]
-    (work.root / ".git/index").write_bytes(index_of(extensions=b"".join(links)))
-    assert wrong_in(work.root) == {".git/index": ["git never writes such a one: it shares more than one other index"]}
-
-
-@pytest.mark.parametrize("options", [(), ("-c", "index.version=4"), ("-c", "index.skipHash=true")])
-def test_what_git_writes_is_never_bad(work, options):
+@table("options", [("-c", "index.version=4"), ("-c", "index.skipHash=true")])
+def test_what_git_writes_is_never_bad(tmp_path, options):
+    work = Workspace(tmp_path / "work")
     work.repository()
     for number in range(300):
         work.write(f"{'long' * 30}/{'name' * 20}/{number}")
@@ -884,23 +705,6 @@ def test_the_index_of_a_git_folder_of_another_name_is_looked_at_where_it_is_name
     assert found == {".bare/index": {"bad": ["../x"], "files": [".bare/index"], "unlike": [], "gitlinks": []}}
 
 
-def test_a_heap_of_submodules_hides_no_index_at_the_top(tmp_path, monkeypatch):
-    (tmp_path / ".git/modules").mkdir(parents=True)
-    (tmp_path / ".git/index").write_bytes(index_with(b"../x"))
-    for number in range(20_001):
-        (tmp_path / f".git/modules/{number}").mkdir()
-    found = scans.look_at_indexes(str(tmp_path))
-    assert found["indexes"][".git/index"]["bad"] == ["../x"]
-    assert "more than 20000 folders" in found["cut"]
-
-
-def test_a_strategy_of_an_interrupted_rebase_is_found(work):
-    work.repository().commit()
-    work.write(".git/rebase-merge/git-rebase-todo", "pick 1234567 one\n")
-    work.write(".git/rebase-merge/strategy", "x/e\n")
-    assert work.found()["rebase", ".git/rebase-merge/git-rebase-todo"] == ["x/e"]
-
-
 def test_a_folder_that_may_be_entered_only_is_said_to_be_closed():
     """As another user where root runs the tests, who may list every folder."""
     question = {"git": "", "settings": []}
@@ -917,24 +721,15 @@ def test_a_folder_that_may_be_entered_only_is_said_to_be_closed():
     assert "'h'" in json.loads(done.stdout)["cut"]
 
 
-@pytest.mark.parametrize(
-    "at", ["COMMIT_EDITMSG", "logs/HEAD", "logs/refs/heads/main", "worktrees", "objects/pack", "objects/info/x"]
-)
-def test_a_link_in_a_nested_repository_is_told(work, at):
+@table("at", ["COMMIT_EDITMSG", "logs/refs/heads/main", "worktrees"])
+def test_a_link_in_a_nested_repository_is_told(tmp_path, at):
+    work = Workspace(tmp_path / "work")
     link = work.root / "sub/.git" / at
     link.parent.mkdir(parents=True)
     (work.root / "sub/.git/hooks").symlink_to("../../hooks")
     link.symlink_to("/home/person/precious")
     assert work.found()["link", f"sub/.git/{at}"] == ["/home/person/precious"]
     assert ("link", "sub/.git/hooks") not in work.found()
-
-
-def test_a_heap_of_files_in_a_nested_repository_is_said(work):
-    folder = work.root / "sub/.git/logs"
-    folder.mkdir(parents=True)
-    for number in range(2001):
-        (folder / f"{number}").touch()
-    assert work.look().cut == "there are more than 2000 entries in sub/.git/logs"
 
 
 # ---- what git would write into sealed paths ------------------------------------------------------------------------
@@ -951,7 +746,6 @@ PLANTED = {
     "another content": ("git update-index --cacheinfo 100755,$evil,.husky/pre-commit", [".husky/pre-commit"]),
     "a new file": ("git update-index --add --cacheinfo 100755,$evil,.husky/new", [".husky/new"]),
     "a file": ("git update-index --add --cacheinfo 100644,$evil,.mcp.json", [".mcp.json"]),
-    "another name": ("git update-index --add --cacheinfo 100644,$evil,.husky2", []),
     "a split index": (
         "git update-index --split-index; git update-index --add --cacheinfo 100755,$evil,.husky/new", [".husky/new"],
     ),
@@ -959,9 +753,10 @@ PLANTED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("how", PLANTED)
-@pytest.mark.parametrize("version", [2, 4])
-def test_what_git_would_write_into_sealed_paths_is_told(work, how, version):
+@table("how", PLANTED)
+@table("version", [2, 4])
+def test_what_git_would_write_into_sealed_paths_is_told(tmp_path, how, version):
+    work = Workspace(tmp_path / "work")
     script, found = PLANTED[how]
     begin = f"""
         git init -q .; mkdir .husky; printf 'true\\r\\n' >.husky/pre-commit; git -c core.autocrlf=input add .
