@@ -13,11 +13,9 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import tempfile
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from typing import Any
 import clincus
 from clincus_cli import host as cli_host
 from clincus_cli import setup as cli_setup
+from tests.faults_bed import stopped
 from tests.incus_bed import (
     NO_INTERNET,
     OFFLINE,
@@ -56,44 +55,21 @@ class Daemon:
         log = self.folder.with_suffix(".log")
         self.process = cli_setup.start_incusd(cli_host.Host(), self.folder, log, group="root", env=OFFLINE)
 
-    def incus(self, *words: str, stdin: str = "", timeout: float = DEADLINE) -> str:
+    def incus(self, *words: str, stdin: str = "") -> str:
         """Run `incus WORDS` on its own socket, as its administrator would; the output."""
-        environ = {**os.environ, "INCUS_DIR": str(self.folder)}
-        done = subprocess.run(
-            ["incus", *words], env=environ, input=stdin, capture_output=True, text=True, timeout=timeout, check=False
-        )
-        assert done.returncode == 0, f"incus {words}: {done.stderr}"
-        return done.stdout
-
-    def init(self, document: object) -> None:
-        """`incus admin init` with a document."""
-        self.incus("admin", "init", "--preseed", stdin=json.dumps(document))
+        return run_incus({"INCUS_DIR": str(self.folder)}, *words, stdin=stdin)
 
     def token(self, *options: str, name: str = "tests") -> str:
         """A new token with which a client is trusted."""
         return self.incus("config", "trust", "add", "--quiet", name, *options).split()[-1]
 
-    def processes(self) -> list[int]:
-        """The daemon's own processes."""
-        assert self.process is not None
-        pid = self.process.pid
-        return [pid, *(int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
-
     @contextlib.contextmanager
     def hung(self) -> Iterator[None]:
-        """Let it hang: it accepts connections and answers none. A child of it may end before its signal."""
+        """Let it hang: it accepts connections and answers none."""
         assert self.process is not None
-        stopped = self.processes()
-        try:
-            for pid in stopped:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGSTOP)
+        with stopped(self.process):
             yield
-        finally:
-            for pid in stopped:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGCONT)
-            start_after_panic(self.process, self.folder.with_suffix(".log"), self.start)
+        start_after_panic(self.process, self.folder.with_suffix(".log"), self.start)
 
     def kill(self) -> None:
         """End it at once, as a power failure would; its containers run on."""
@@ -102,51 +78,14 @@ class Daemon:
         self.process.wait(timeout=DEADLINE)
 
 
-class Relay:
-    """Forwards TCP connections on loopback to a daemon. While it is cut, it takes all and forwards nothing."""
-
-    def __init__(self, target: str) -> None:
-        host, _, port = target.partition(":")
-        self._target = (host, int(port))
-        self._listener = socket.create_server((host, 0))
-        self.address = f"{host}:{self._listener.getsockname()[1]}"
-        self.open = threading.Event()
-        self.open.set()
-
-    def __enter__(self) -> Relay:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.close()
-
-    @contextlib.contextmanager
-    def cut(self) -> Iterator[None]:
-        """Forward nothing. What was sent meanwhile is lost with its connection, as after a long cut."""
-        self.open.clear()
-        try:
-            yield
-        finally:
-            self.open.set()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                near = self._listener.accept()[0]
-                far = socket.create_connection(self._target)
-                for source, sink in ((near, far), (far, near)):
-                    threading.Thread(target=self._forward, args=(source, sink), daemon=True).start()
-
-    def _forward(self, source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(1 << 16):
-                if not self.open.is_set():
-                    self.open.wait()
-                    break
-                sink.sendall(data)
-        for end in (source, sink):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+def run_incus(environ: Mapping[str, str], *words: str, stdin: str = "", timeout: float = 120) -> str:
+    """Run `incus WORDS` with some variables; the output."""
+    done = subprocess.run(
+        ["incus", *words], env={**os.environ, **environ}, input=stdin, capture_output=True, text=True, timeout=timeout,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"incus {words}: {done.stderr}"
+    return done.stdout
 
 
 @dataclass
@@ -165,12 +104,7 @@ class Engine:
 
     def incus(self, *words: str, timeout: float = 120) -> str:
         """Run `incus WORDS` as a client of this remote; the output."""
-        done = subprocess.run(
-            ["incus", *words], env={**os.environ, **self.environ}, stdin=subprocess.DEVNULL, capture_output=True,
-            text=True, timeout=timeout, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, f"incus {words}: {done.stderr}"
-        return done.stdout
+        return run_incus(self.environ, *words, timeout=timeout)
 
     def exec(self, id: str, command: Sequence[str], stdin: bytes = b"", user: int = 1000) -> str:
         """Run a command in an instance by the server's own door, which runs it again if Incus loses it; the output."""
@@ -181,18 +115,6 @@ class Engine:
     def query(self, path: str) -> Any:
         """What its API answers."""
         return json.loads(self.incus("query", f"{self.remote}:{path}"))
-
-    @contextlib.contextmanager
-    def through_relay(self) -> Iterator[Relay]:
-        """Let the client reach the first daemon through a relay, for as long as the block lasts."""
-        address = self.daemons[0].address
-        with Relay(address) as relay:
-            self.incus("remote", "set-url", self.remote, f"https://{relay.address}")
-            try:
-                yield relay
-            finally:
-                relay.open.set()
-                self.incus("remote", "set-url", self.remote, f"https://{address}")
 
     def names(self) -> set[str]:
         """The instances there are now, without those that are kept."""
@@ -249,6 +171,11 @@ def join(made: Engine, bed: Bed) -> None:
     made.incus("image", "import", *parts, f"{made.remote}:", "--alias", "clincus")
 
 
+def init(daemon: Daemon, **document: object) -> None:
+    """`incus admin init` with a document."""
+    daemon.incus("admin", "init", "--preseed", stdin=json.dumps({**document, "profiles": [ROOT_DISK]}))
+
+
 def pool_like(bed: Bed) -> dict[str, Any]:
     """A storage pool as the bed's: how it copies an image is most of a create."""
     driver = bed.incus.query("/1.0/storage-pools?recursion=1")[0]["driver"]
@@ -262,13 +189,7 @@ def far_daemon(bed: Bed) -> Iterator[Engine]:
         daemon = Daemon(made.folder / "far", loopback(1))
         made.daemons.append(daemon)
         daemon.start()
-        daemon.init(
-            {
-                "config": {"core.https_address": daemon.address, **QUIET},
-                "storage_pools": [pool_like(bed)],
-                "profiles": [ROOT_DISK],
-            }
-        )
+        init(daemon, config={"core.https_address": daemon.address, **QUIET}, storage_pools=[pool_like(bed)])
         join(made, bed)
         yield made
 
@@ -281,14 +202,8 @@ def cluster(bed: Bed, members: int = 3) -> Iterator[Engine]:
             made.daemons.append(Daemon(made.folder / f"m{number}", loopback(10 + number)))
             made.daemons[-1].start()
         first, *others = made.daemons
-        first.init(
-            {
-                "config": {"core.https_address": first.address},
-                "cluster": {"enabled": True, "server_name": "m1"},
-                "storage_pools": [PLAIN_POOL],
-                "profiles": [ROOT_DISK],
-            }
-        )
+        enabled = {"enabled": True, "server_name": "m1"}
+        init(first, config={"core.https_address": first.address}, cluster=enabled, storage_pools=[PLAIN_POOL])
         for daemon in others:
             joining = {
                 "enabled": True,
@@ -297,7 +212,7 @@ def cluster(bed: Bed, members: int = 3) -> Iterator[Engine]:
                 "cluster_token": first.incus("cluster", "add", "--quiet", daemon.folder.name).split()[-1],
                 "member_config": [{"entity": "storage-pool", "name": "default", "key": "source", "value": ""}],
             }
-            daemon.init({"cluster": joining})
+            daemon.incus("admin", "init", "--preseed", stdin=json.dumps({"cluster": joining}))
         settings = {"cluster.offline_threshold": "11", **QUIET}
         first.incus("config", "set", *(f"{key}={value}" for key, value in settings.items()))
         join(made, bed)

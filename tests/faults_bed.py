@@ -1,28 +1,21 @@
 """Causes faults for real: a daemon that hangs or dies, a disk that is full, a server that is killed at a moment.
 
-hung(bed)            the bed's daemon accepts connections and answers none, until the end of the block
-killed(bed)          it is dead until the end of the block; its containers run on
-stopping(bed)        it is told to stop, as by `systemctl stop incus`, has gone by the end, and is started again
-answers(server, …)   sends requests at once, and gives how each was answered and after how many seconds
-talk(bed, server, …) a session in which something was said
-broken_client(…)     an `incus` for one server that fails, cuts or kills where a test wants it
-Halt(…)              an `incus` for one server whose commands stop where a test wants it, until that lets them go on
+Which test file of tests/incus causes which fault, at night:
 
-Which test file of tests/incus causes which fault; those with a * run at night only, or have more rounds then:
-
-test_faults_kill      the server is killed in the middle of a create, stop, resume, delete, save, restore or undo*
-test_faults_daemon    the daemon hangs*, is stopped, killed* or started again; `incus monitor` dies
-test_engines*         the same for an engine, and in test_cluster* for a member of a cluster
-test_faults_disk      the disk is full or read-only*, for history, settings, saves and checkpoints
-test_faults_torn      every file that the server has written is torn*; each kind alone: tests/unit/test_torn_files
-test_faults_limits    no file descriptors are left; the clock jumps by an hour*; a history of 200,000 lines*
-test_faults_outside   a container is deleted from outside in the middle of each action*; two servers and ten command
-                      lines use one workspace*; a power cut kills everything at once; the program is replaced
+test_faults_kill      the server is killed in the middle of a create, stop, resume, delete, save, restore or undo
+test_faults_daemon    the daemon hangs or is stopped; test_agents kills it
+test_engines          the same for an engine, and in test_cluster for a member of a cluster
+test_faults_disk      the disk is full or read-only, for history, settings, saves and checkpoints
+test_faults_torn      every file that the server has written is torn; each kind alone: tests/unit/test_torn_files
+test_faults_limits    no file descriptors are left; the clock jumps by an hour
+test_faults_outside   a container is deleted from outside in the middle of an action; two servers and ten command
+                      lines use one workspace; a power cut kills everything at once; the program is replaced
 test_losses           Incus refuses or loses a step; two people resume or delete one session at once
 test_cut_off          a program of a container is killed in the middle of a save, a fetch or a copy of files
-test_agents_hostile*, test_lying_programs*, test_review_attacks*    root of a container lies, by hooks, screen,
+test_silent           each program of a container hangs
+test_agents_hostile, test_lying_programs, test_review_attacks    root of a container lies, by hooks, screen,
                       programs that Clincus runs there, and git
-test_protection_attacks*    root of a container attacks the locked paths of a workspace
+test_protection_attacks    root of a container attacks the locked paths of a workspace
 """
 
 from __future__ import annotations
@@ -33,7 +26,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,25 +48,41 @@ def own(bed: Bed) -> Bed:
 def daemon_processes(bed: Bed) -> list[int]:
     """The daemon's own processes, without its containers."""
     assert bed.daemon is not None
-    pid = bed.daemon.pid
-    return [pid, *(int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+    return processes_of(bed.daemon)
+
+
+def processes_of(daemon: subprocess.Popen[bytes]) -> list[int]:
+    """A daemon's own processes: itself and its children."""
+    children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
+    return [daemon.pid, *map(int, children)]
 
 
 @contextlib.contextmanager
-def hung(bed: Bed) -> Iterator[None]:
-    """Let the daemon hang: it accepts connections and answers none. A child of it may end before its signal."""
-    stopped = daemon_processes(own(bed))
+def stopped(daemon: subprocess.Popen[bytes], pids: Sequence[int] = ()) -> Iterator[None]:
+    """Stop the processes of a daemon until the end of the block. A child of it may end before its signal."""
+    pids = pids or processes_of(daemon)
     try:
-        for pid in stopped:
+        for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGSTOP)
         yield
     finally:
-        for pid in stopped:
+        for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
-        if bed.daemon is not None and bed.folder is not None:
-            start_after_panic(bed.daemon, bed.folder / "logs" / "incusd.log", lambda: start_daemon_again(bed))
+
+
+@contextlib.contextmanager
+def hung(bed: Bed) -> Iterator[None]:
+    """Let the daemon hang: it accepts connections and answers none."""
+    daemon = own(bed).daemon
+    assert daemon is not None
+    try:
+        with stopped(daemon, daemon_processes(bed)):
+            yield
+    finally:
+        if bed.folder is not None:
+            start_after_panic(daemon, bed.folder / "logs" / "incusd.log", lambda: start_daemon_again(bed))
 
 
 @contextlib.contextmanager

@@ -12,9 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from network_box import command_with_hosts
+
 from clincus_features.logins.authority import make_certificates
 from clincus_features.logins.settings import Host
-from tests.programs import Server
+from tests.programs import DEADLINE, NO_CHECKPOINTS, Server
 
 # On loopback, where port 443 is nobody else's: several workers may run tests of this file.
 ADDRESS, OTHER_ADDRESS = (f"127.{number}.{os.getpid() >> 8 & 255}.{os.getpid() & 255 or 1}" for number in (31, 32))
@@ -122,8 +124,26 @@ def vendor_context(certificates: Path) -> ssl.SSLContext:
     return context
 
 
+def lending_server(start: Any, vendor: Vendor, config: str, **environ: str) -> Server:
+    """A server for which the names lead to a stand-in that it trusts."""
+    trust = {"SSL_CERT_FILE": str(vendor.folder / "trust.pem")}
+    server: Server = start(
+        config=NO_CHECKPOINTS + config,
+        command=command_with_hosts(vendor.folder / "hosts"),
+        environ={**trust, **environ},
+    )
+    return server
+
+
+def put_secret(file: Path, value: str) -> None:
+    """Write a value into a file of its user's alone."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"{value}\n")
+    file.chmod(0o600)
+
+
 class Box:
-    """A session that borrows two logins."""
+    """A session that borrows logins."""
 
     def __init__(self, bed: Any, server: Server, session: str) -> None:
         self.bed, self.server, self.id = bed, server, session
@@ -154,3 +174,11 @@ class Box:
 
     def variable(self, name: str) -> str:
         return self.shell(f"printenv {name}").strip()
+
+    def holders(self, text: str) -> list[str]:
+        """Where root of the container finds a text: in files, environments, command lines, memory."""
+        backwards = text[::-1].encode().hex()
+        done = self.bed.incus.exec(self.id, ["perl", "-e", SEARCH, backwards], user=0, timeout=2 * DEADLINE)
+        *found, last = done.stdout.decode().splitlines()
+        assert last == "searched", done.reason
+        return list(found)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import clincus
-from tests.programs import DEADLINE, Server, program
+from tests.programs import Server, program
 from tests.unit.test_network_policy import hello
 
 # A loopback address of this run's own.
@@ -35,31 +32,15 @@ HOLD = (
 )
 
 
-# Asks the proxy for one name after the other, each on a connection that it leaves at once.
-FLOOD = (
-    'use IO::Socket::INET; for (my $n = 0; ; $n++) { my $s = IO::Socket::INET->new(PeerAddr => "127.0.0.1:3128") '
-    'or next; print $s "CONNECT n$n.slow.example:443 HTTP/1.1\\r\\n\\r\\n" }'
-)
-
-
 def command_with_hosts(hosts: Path) -> list[str]:
     """The command line of a Clincus that finds the names of a file, in a mount namespace of its own.
 
-    All other names it asks of NAMESERVER.
+    All other names it asks of an address at which nobody answers.
     """
     servers = hosts.with_name("resolv.conf")
     servers.write_text(f"nameserver {NAMESERVER}\noptions timeout:30 attempts:1\n")
     mount = f'mount --bind {hosts} /etc/hosts && mount --bind {servers} /etc/resolv.conf && exec "$@"'
     return ["unshare", "--mount", "sh", "-c", mount, "sh", *program()]
-
-
-@contextlib.contextmanager
-def silent_nameserver() -> Iterator[socket.socket]:
-    """A server of names that takes each question and answers none."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.bind((NAMESERVER, 53))
-        server.settimeout(DEADLINE)
-        yield server
 
 
 def tunnel(target: str, then: bytes = b"") -> bytes:

@@ -9,14 +9,13 @@ import re
 import shlex
 import subprocess
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.faults_bed import killed
-from tests.incus_bed import CLAUDE_RESTS, CLAUDE_WORKS
+from tests.incus_bed import CLAUDE_WORKS
 from tests.programs import DEADLINE, NO_CHECKPOINTS, Server, program, wait_until
 from tests.real_tools import FRUGAL, real_tool
 from tests.vendor_api import PLAN, QUESTION, VendorApi
@@ -26,13 +25,19 @@ TEXT = QUESTION["questions"][0]["question"]
 COLOURS = [option["label"] for option in QUESTION["questions"][0]["options"]]
 
 
-@pytest.fixture(scope="module")
-def api(bed) -> Iterator[VendorApi]:
-    """The stand-in for the vendors' APIs, on the bridge of the bed."""
-    address = bed.incus.query(f"/1.0/networks/{bed.bridge}")["config"]["ipv4.address"].partition("/")[0]
+@contextlib.contextmanager
+def vendor_on_bridge(bed) -> Iterator[VendorApi]:
+    """The stand-in for the vendors' APIs, where containers reach it."""
+    address = bed.ask(f"/1.0/networks/{bed.bridge}")["config"]["ipv4.address"].partition("/")[0]
     server = VendorApi(address)
     yield server
     server.close()
+
+
+@pytest.fixture(scope="module")
+def api(bed) -> Iterator[VendorApi]:
+    with vendor_on_bridge(bed) as made:
+        yield made
 
 
 def config(tool: str, **variables: str) -> str:
@@ -335,38 +340,6 @@ def test_what_was_seen_and_what_was_not_outlives_the_server(stub, start_server):
     stub.becomes("none")
 
 
-def test_a_queue_that_waits_for_a_person_waits_for_a_new_server_too(bed, stub, start_server):
-    """The first prompt was given before an interruption, of which the screen no longer tells."""
-    path = f"/api/sessions/{stub.id}"
-    stub.tells("UserPromptSubmit", prompt="work")
-    bed.draw(stub.id, CLAUDE_WORKS)
-    stub.becomes("working")
-    assert stub.server.post(f"{path}/prompt", {"text": "later"}).json["result"] == "queued"
-    bed.draw(stub.id, CLAUDE_RESTS)
-    stub.becomes("idle", "interrupted")
-    stub.tells("SessionStart", source="clear")
-    stub.becomes("idle")
-    stub.server.stop()
-    stub.server = start_server()
-    stub.becomes("idle")
-    # The stand-in shows nothing of what is typed.
-    assert stub.server.post(f"{path}/prompt", {"text": "now"}).json["result"] == "unconfirmed"
-    found = {one["text"]: one["result"] for one in stub.server.get(f"{path}/prompts").json}
-    assert found == {"later": "queued", "now": "unconfirmed"}
-
-
-def test_a_prompt_for_a_tool_that_a_person_has_just_started_waits(bed, stub):
-    """The box on the screen is of the run before: what is typed there, the new one never sees."""
-    bed.draw(stub.id, CLAUDE_RESTS)
-    stub.becomes("idle")
-    stub.sh("pkill -KILL -P $(cut -d ' ' -f 1 ~/.clincus/agent/run)")
-    stub.becomes("ended", "crashed", "137")
-    stub.start_again()
-    stub.shows("STUB-READY")
-    stub.becomes("starting")
-    assert stub.server.post(f"/api/sessions/{stub.id}/prompt", {"text": "go on"}).json["result"] == "queued"
-
-
 def test_a_question_is_told_with_its_choices_until_it_is_answered(claude_at_rest):
     tool = claude_at_rest
     tool.type("ask")
@@ -419,86 +392,15 @@ def test_work_that_stalls_is_stuck_after_five_minutes(claude, api, start_server)
     tool.becomes("idle", "interrupted")
 
 
-BUILD = "while :; do :; done"
-# The clock is not moved: what was on the screen is put back by ten minutes.
-BACK = "touch -d '-10 min' ~/.clincus/agent/screen"
-
-
-def looked_at(tool: Tool) -> list[str]:
-    """The states that the next looks at a tool give; its screen tells them, so they have the time of the look."""
-    states: dict[str, str] = {}
-
-    def is_enough() -> bool:
-        agent = tool.agent()
-        states[agent["why"]["at"]] = agent["state"]
-        return len(states) > 3
-
-    wait_until(is_enough, "three looks")
-    return list(states.values())[1:]
-
-
-def test_a_build_without_output_is_not_stuck_and_a_tool_without_cpu_is(bed, stub, start_server):
-    """A new server does not know when the CPU was in use."""
-    bed.draw(stub.id, CLAUDE_WORKS)
-    stub.becomes("working")
-    stub.sh(f"setsid sh -c '{BUILD}' build >/dev/null 2>&1 </dev/null &")
-    assert looked_at(stub) == ["working"] * 3
-    stub.sh(BACK)
-    assert looked_at(stub) == ["working"] * 3
-    stub.server.stop()
-    stub.server = start_server()
-    assert looked_at(stub) == ["working"] * 3
-    stub.server.stop()
-    stub.sh("pkill -f ' [b]uild$'")
-    stub.server = start_server()
-    assert stub.becomes("stuck")["source"] == "screen"
-    stub.sh(f"setsid sh -c '{BUILD}' build >/dev/null 2>&1 </dev/null &")
-    stub.becomes("working")
-
-    def log() -> list[str]:
-        return [one["what"] for one in stub.server.get(f"/api/sessions/{stub.id}/log").json if one["kind"] == "agent"]
-
-    # The journal is written beside the looks.
-    last = ["The tool works", "The tool seems to be stuck: nothing has moved for 5 minutes"]
-    wait_until(lambda: log()[:2] == last, lambda: f"the last lines of {log()}")
-    assert sum("stuck" in what for what in log()) == 1
-
-
-@pytest.mark.timeout(1800)
-def test_a_build_of_the_real_tool_is_never_stuck_and_a_command_that_hangs_is(claude):
-    tool = claude(BASH_DEFAULT_TIMEOUT_MS="900000", BASH_MAX_TIMEOUT_MS="900000")
-    tool.post("prompt", {"text": "bash timeout 330 yes >/dev/null"})
-    tool.becomes("working")
-    tool.becomes("done", timeout=330 + DEADLINE)
-    tool.type("bash tail -f /dev/null")
-    tool.becomes("working")
-    tool.becomes("stuck", timeout=300 + DEADLINE)
-    log = [one["what"] for one in tool.server.get(f"/api/sessions/{tool.id}/log").json if one["kind"] == "agent"]
-    assert log[0] == "The tool seems to be stuck: nothing has moved for 5 minutes"
-    assert sum("stuck" in what for what in log) == 1
-    tool.post("interrupt")
-    tool.becomes("idle", "interrupted")
-
-
-@pytest.mark.parametrize("status", [429, 401])
-def test_a_retry_is_told_with_the_error(claude, status):
-    tool = claude()
-    tool.post("prompt", {"text": f"status {status}"})
-    retry = tool.becomes("working", "retry", f"{status} stand-in")
-    assert "attempt" in retry["text"]
-    tool.press_to_leave("Escape")
-    tool.becomes("idle", "interrupted")
-
-
-@pytest.mark.parametrize("text", ["status 429", "status 429 漢字\nand more", "status 429" + "\nand a line" * 40])
-def test_a_prompt_that_an_interruption_puts_back_is_no_end(claude_at_rest, text):
-    """The line that tells of the end of the turn before is then the last one on the screen."""
+def test_a_retry_is_told_with_the_error(claude_at_rest):
+    """An interruption of it puts the prompt back, which is no end of a turn."""
     tool = claude_at_rest
     tool.type("say hello there")
     tool.becomes("done", text="hello there")
     tool.post("seen")
+    text = "status 429 漢字\nand more"
     tool.post("prompt", {"text": text})
-    tool.becomes("working", "retry")
+    assert "attempt" in tool.becomes("working", "retry", "429 stand-in")["text"]
     tool.press_to_leave("Escape")
     before = tool.becomes("idle", "interrupted")
     tool.empties_input(text)
@@ -518,160 +420,6 @@ def test_a_dialog_is_told_with_its_choices_and_answered(claude_at_rest):
     tool.answer(2)
     tool.becomes("idle")
     wait_until(lambda: "bypass permissions on" in tool.screen(), "the mode as it was")
-
-
-def test_the_question_of_trust_is_told_and_answered(claude):
-    tool = claude()
-    tool.type("/exit")
-    tool.becomes("ended")
-    tool.sh("""sed -i 's/"hasTrustDialogAccepted": *true/"hasTrustDialogAccepted": false/' ~/.claude.json""")
-    tool.start_again()
-    asked = tool.becomes("waiting", "dialog", "Is this a project you created or one you trust?")
-    tool.answer(asked["options"].index("Yes, I trust this folder") + 1)
-    tool.becomes("idle")
-
-
-def test_a_dialog_that_a_person_opens_is_told_without_a_hook(claude_at_rest):
-    tool = claude_at_rest
-    tool.type("say hello")
-    tool.becomes("done", text="hello")
-    tool.type("/model")
-    opened = tool.becomes("waiting", "dialog", "Select model")
-    assert (opened["source"], opened["why"]["rule"]) == ("screen", "claude/panel")
-    tool.press_to_leave("Escape")
-    tool.becomes("done", text="hello")
-
-
-# A server of MCP whose one tool asks by a form, and says what came of it.
-FORMS = r"""
-$| = 1;
-my $call = 0;
-sub say_it { print qq({"jsonrpc":"2.0","id":$_[0],$_[1]}\n) }
-while (<STDIN>) {
-    my ($id) = /"id":(\d+)/ or next;
-    if (/"method":"initialize"/) {
-        my ($version) = /"protocolVersion":"([^"]+)"/;
-        my $me = qq("capabilities":{"tools":{}},"serverInfo":{"name":"forms","version":"1"});
-        say_it($id, qq("result":{"protocolVersion":"$version",$me}));
-    } elsif (/"method":"tools\/list"/) {
-        my $none = qq({"type":"object","properties":{}});
-        say_it($id, qq("result":{"tools":[{"name":"ask","description":"asks","inputSchema":$none}]}));
-    } elsif (/"method":"tools\/call"/) {
-        $call = $id;
-        my $field = qq({"type":"string","title":"Colour","enum":["Red","Green"]});
-        my $schema = qq({"type":"object","properties":{"colour":$field},"required":["colour"]});
-        say_it(900, qq("method":"elicitation/create","params":{"message":"Which one?","requestedSchema":$schema}));
-    } elsif (/"method"/) {
-        say_it($id, qq("result":{}));
-    } elsif ($id == 900) {
-        my ($action) = /"action":"(\w+)"/;
-        say_it($call, qq("result":{"content":[{"type":"text","text":"it was $action"}]}));
-    }
-}
-"""
-
-
-def test_a_form_of_an_mcp_server_is_told_and_its_choices_are_answered(bed, start_server, workspace, api, home):
-    (workspace / "forms.pl").write_text(FORMS)
-    servers = {"forms": {"command": "perl", "args": ["/workspace/forms.pl"]}}
-    (home / ".claude.json").write_text(json.dumps({"mcpServers": servers}))
-    server = start_server(config=config_of_claude(api))
-    tool = Tool(bed, server, server.create(workspace, profile="real")["id"])
-    tool.is_ready()
-    tool.type("form")
-    asked = tool.becomes("waiting", "question", "Which one?")
-    tool.shows("Accept")
-    assert asked["options"] == []
-    refused = server.post(f"/api/sessions/{tool.id}/answer", {"option": 1})
-    assert (refused.status, "answer it in the terminal" in refused.json["error"]) == (409, True)
-    tool.press_until("Right", lambda: "◯ Green" in tool.screen(), "the list")
-    tool.press_until("Enter", lambda: "✔ Colour: Red" in tool.screen(), "the choice")
-    wait_until(lambda: tool.agent()["options"] == ["Accept", "Decline"], "the choices")
-    tool.answer(2)
-    tool.becomes("done", text="The tool has answered.")
-    assert "it was decline" in api.results[-1]
-
-
-# What its vendor switches on for some accounts.
-FEATURES = dict.fromkeys(("tengu_gleaming_fair_reuse", "tengu_sepia_moth", "tengu_amber_packet"), True)
-FEATURED = f"""#!/bin/sh
-sed -i '1s/{{/{{"cachedGrowthBookFeatures": {json.dumps(FEATURES)}, /' ~/.claude.json
-exec /opt/tools/claude "$@"
-"""
-
-
-def make_old(conversation: Path) -> None:
-    """Put a conversation of Claude Code back by three hours, with a summary that it made of it in advance."""
-    rows = [json.loads(line) for line in conversation.read_text().splitlines()]
-    for row in rows:
-        if "timestamp" in row:
-            at = datetime.strptime(row["timestamp"], "%Y-%m-%dT%H:%M:%S.%fZ") - timedelta(hours=3)
-            row["timestamp"] = at.strftime("%Y-%m-%dT%H:%M:%S.000Z")
-    conversation.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    asked, said = ([row for row in rows if row["type"] == kind][-1] for kind in ("user", "assistant"))
-    summary = {
-        "version": 7,
-        "sessionId": conversation.stem,
-        "agentKey": "main",
-        "model": said["message"]["model"],
-        "cliVersion": said["version"],
-        "createdAt": said["timestamp"],
-        "precomputedAtUuid": said["uuid"],
-        "preCompactTokens": 1,
-        "readyDurationMs": 1,
-        "summaryText": "It said hello.",
-        "summaryMessages": [{**asked, "isCompactSummary": True}],
-        "preserveUuids": [],
-        "attempt": 1,
-        "groupsPreserved": 0,
-        "totalGroups": 1,
-        "forkAssistantMessageCount": 1,
-        "totalUsage": said["message"]["usage"],
-    }
-    conversation.with_suffix("").mkdir(exist_ok=True)
-    (conversation.with_suffix("") / "precompact.json").write_text(json.dumps(summary))
-
-
-def test_the_dialog_of_a_resume_is_told_and_answered(bed, start_server, workspace, api, home):
-    """It comes where its vendor has switched it on, for a conversation that is old, large and summed up in advance."""
-    program = home / "featured" / "claude"
-    program.parent.mkdir()
-    program.write_text(FEATURED)
-    program.chmod(0o755)
-    small = {"CLAUDE_CODE_RESUME_THRESHOLD_MINUTES": "1", "CLAUDE_CODE_RESUME_TOKEN_THRESHOLD": "1"}
-    mount = f'[[mounts.default]]\nhost = "{program.parent}"\ncontainer = "/opt/featured"\nreadonly = true\n'
-    config = config_of_claude(api, **small).replace("[[mounts", f"{mount}[[mounts", 1)
-    server = start_server(config=config.replace('"/opt/tools/claude"', '"/opt/featured/claude"'))
-    session = server.create(workspace, profile="real", prompt="say hello")
-    tool = Tool(bed, server, session["id"])
-    tool.becomes("done", text="hello")
-    assert server.delete(f"/api/sessions/{tool.id}?force=true").status == 204
-    [conversation] = (home / ".clincus/sessions-claude" / session["session_id"]).glob(".claude/projects/*/*.jsonl")
-    make_old(conversation)
-    tool = Tool(bed, server, server.create(workspace, profile="real", resume=session["session_id"])["id"])
-    asked = tool.becomes("waiting", "dialog", "This session is 3h")
-    assert [label.partition(" (")[0] for label in asked["options"]] == [
-        "Resume from summary",
-        "Resume full session as-is",
-        "Don't ask again",
-    ]
-    tool.answer(2)
-    tool.becomes("idle")
-    tool.type("say goodbye")
-    tool.becomes("done", text="goodbye")
-
-
-def test_a_plan_that_is_used_up_is_told_and_its_menu_answered(claude):
-    tool = claude(ANTHROPIC_API_KEY="", CLAUDE_CODE_OAUTH_TOKEN=KEY.replace("test", "oat01"))
-    tool.type("limit")
-    tool.becomes("failed", "rate_limit", "You've hit your 5-hour limit · resets")
-    tool.press("Escape")  # it would go on by itself at that time
-    tool.shows("Automatic continue cancelled")
-    tool.type("/rate-limit-options")
-    asked = tool.becomes("waiting", "dialog", "What do you want to do?")
-    assert asked["options"][0] == "Stop and wait for limit to reset"
-    tool.answer(1)
-    tool.becomes("failed", "rate_limit", "You've hit your 5-hour limit · resets")
 
 
 REASONS = {401: "auth", 402: "billing", 429: "rate_limit", 500: "server_error", 529: "overloaded", 400: "other"}
@@ -697,14 +445,14 @@ def test_without_a_network_it_has_failed_by_that(claude):
     tool.becomes("failed", "network", "ECONNREFUSED")
 
 
-def test_the_state_is_known_without_a_network_card_and_after_restarts(bed, stub):
-    """The daemon dies and comes back, and then the container.
+def test_the_state_is_known_without_a_network_card_and_after_restarts(bed, start_server, workspace):
+    """The daemon dies and comes back, and then the container; a build without output is not stuck meanwhile.
 
-    One that is told to stop waits minutes for a command that began just then: its client cannot connect any more.
+    A daemon that is told to stop waits minutes for a command that began just then: its client cannot connect any more.
     """
-    if bed.daemon is None:
-        pytest.skip("restarts a daemon of our own only")
-    bed.incus.run("config", "device", "add", stub.id, "eth0", "none")
+    server = start_server(config=NO_CHECKPOINTS)
+    stub = Tool(bed, server, server.create(workspace, network="none")["id"])
+    stub.shows("STUB-READY")
     stub.tells("UserPromptSubmit", prompt="say hello")
     stub.becomes("working")
     with killed(bed):
@@ -712,7 +460,6 @@ def test_the_state_is_known_without_a_network_card_and_after_restarts(bed, stub)
     wait_until(lambda: stub.server.get("/api/sessions").status == 200, "the daemon that was started again")
     stub.tells("Stop", last_assistant_message="hello")
     stub.becomes("done", text="hello")
-    bed.incus.run("config", "device", "remove", stub.id, "eth0")
     bed.restart_instance(stub.id)
     stub.becomes("ended", "crashed")
     stub.post("resume")
@@ -722,27 +469,17 @@ def test_the_state_is_known_without_a_network_card_and_after_restarts(bed, stub)
     listed = {one["id"]: one["agent"] for one in stub.server.get("/api/sessions").json}[stub.id]
     assert (listed["state"], listed["text"]) == ("done", "hello at last"), "for a page that comes now"
 
-
-def test_the_real_tools_state_is_known_without_a_network_card_and_after_each_restart(bed, claude):
-    if bed.daemon is None:
-        pytest.skip("restarts a daemon of our own only")
-    tool = claude()
-    bed.incus.run("config", "device", "add", tool.id, "eth0", "none")
-    for number in range(2):
-        tool.type(f"say hello {number}")
-        wait_until(lambda: tool.agent()["state"] == "working", "work, or a retry: a connection of before hangs")
-        tool.press_to_leave("Escape")
-        tool.becomes("idle", "interrupted")
-        tool.press("C-u")
-        bed.restart()
-        wait_until(lambda: tool.server.get("/api/sessions").status == 200, "the daemon that was started again")
-    bed.incus.run("config", "device", "remove", tool.id, "eth0")
-    bed.restart_instance(tool.id)
-    tool.becomes("ended", "crashed")
-    tool.post("resume")
-    tool.becomes("idle")
-    tool.type("say hello at last")
-    tool.becomes("done", text="hello at last")
+    bed.draw(stub.id, CLAUDE_WORKS)
+    stub.becomes("working")
+    stub.sh("setsid sh -c 'while :; do :; done' build >/dev/null 2>&1 </dev/null &")
+    stub.sh("touch -d '-10 min' ~/.clincus/agent/screen")  # the clock is not moved
+    at = stub.agent()["why"]["at"]
+    wait_until(lambda: stub.agent()["why"]["at"] > at, "another look")
+    assert stub.agent()["state"] == "working"
+    stub.server.stop()  # a new server does not know when the CPU was in use
+    stub.sh("pkill -f ' [b]uild$'")
+    stub.server = start_server()
+    assert stub.becomes("stuck")["source"] == "screen"
 
 
 def test_without_an_account_it_has_failed_and_a_login_waits(claude):
@@ -754,34 +491,17 @@ def test_without_an_account_it_has_failed_and_a_login_waits(claude):
     tool.becomes("waiting", "login")
 
 
-def test_a_prompt_in_the_tools_own_queue_is_work(claude_at_rest):
+def test_what_runs_in_the_background_is_told_and_asks(claude_at_rest):
     tool = claude_at_rest
-    tool.type("bash tail -f /dev/null")
-    tool.becomes("working")
-    tool.type("say later")
-    wait_until(lambda: "Queued" in tool.screen(), "the queue of the tool")
-    assert tool.agent()["state"] == "working"
-    tool.ends_program("tail")
+    tool.type("background tail -f /dev/null")
+    done = tool.becomes("done", text="(1 shell in the background)")
+    tool.ends_program("tail")  # which wakes Claude Code
+    wait_until(lambda: tool.agent()["turn"] > done["turn"], "the turn that the end of the server begins")
     tool.becomes("done")
-    wait_until(lambda: "Queued" not in tool.screen(), "the queue of the tool to be empty")
-
-
-def test_two_permissions_at_once_are_told_one_by_one_and_a_late_answer_meets_neither(claude_at_rest):
-    tool = claude_at_rest
-    tool.choose_mode("manual mode on")
-    tool.post("prompt", {"text": "both touch made-first | touch made-second"})
-    first = tool.becomes("waiting", "permission", "touch made-first")
-    tool.shows("Do you want to proceed?")
-    tool.press_to_leave("1")
-    tool.becomes("waiting", "permission", "touch made-second")
-    late = {"option": 1, "question": first["text"], "number": first["question"]}
-    assert tool.server.post(f"/api/sessions/{tool.id}/answer", late).status == 409
-    tool.answer(1)
-    tool.becomes("done", text="The tool has answered.")
-
-
-def test_an_agent_in_the_background_that_asks_is_answered_and_its_end_is_the_turns(claude_at_rest):
-    tool = claude_at_rest
+    tool.post("prompt", {"text": "delegate bash tail -f /dev/null"})
+    tool.becomes("working", text="Waiting for 1 background agent to finish")
+    tool.ends_program("tail")
+    assert "in the background" not in tool.becomes("done", text="The tool has answered.")["text"]
     tool.choose_mode("manual mode on")
     tool.post("prompt", {"text": "delegate bash touch made-behind"})
     tool.becomes("waiting", "permission", "touch made-behind")
@@ -789,32 +509,42 @@ def test_an_agent_in_the_background_that_asks_is_answered_and_its_end_is_the_tur
     assert "in the background" not in tool.becomes("done", text="The tool has answered.")["text"]
 
 
-def test_a_retry_that_goes_well_is_work_again(claude_at_rest, api):
+OWN_HOOKS = {
+    "Stop": "touch /tmp/own; grep -q '\"stop_hook_active\": *true' || { sleep 3; echo go on >&2; exit 2; }",
+    "UserPromptSubmit": "! grep -q secret || { echo no secrets >&2; exit 2; }",
+}
+
+
+def test_hooks_of_the_project_and_the_image_stay_and_are_heard(claude_at_rest):
+    """One lets Claude Code go on: its turn is done once. One refuses a prompt: Claude Code reports its begin only."""
     tool = claude_at_rest
-    api.failures = 5  # the tool tries again after 1, 2, 4 … seconds
-    tool.type("bash sleep 4")
-    tool.becomes("working", "retry", "429 stand-in")
-    tool.becomes("working")
-    tool.becomes("done", text="The tool has answered.")
+    tool.type("/exit")
+    tool.becomes("ended")
+    own = {event: [{"hooks": [{"type": "command", "command": command}]}] for event, command in OWN_HOOKS.items()}
+    settings = "/etc/claude-code/managed-settings.d/60-project.json"
+    tool.sh(f"cat >{settings} <<'END'\n{json.dumps({'hooks': own})}\nEND", user=0)
+    tool.start_again()
+    tool.is_ready()
+    tool.post("prompt", {"text": "say hello"})
+    tool.becomes("done", text="hello")
+    assert (tool.sh("ls /tmp/own"), tool.sh("grep -c Stop ~/.clincus/agent/events").strip()) == ("/tmp/own\n", "2")
+    tool.type("say a secret")
+    failed = tool.becomes("failed", "other", "blocked by hook")
+    tool.sh(f"rm {settings}", user=0)
+    assert "no secrets" in failed["text"]
+    tool.empties_input("say a secret")
 
 
-def test_a_turn_that_leaves_a_server_in_the_background_is_done_at_once(claude_at_rest):
+def test_words_of_an_agent_are_no_dialog_and_what_a_person_opens_is_one(claude_at_rest):
     tool = claude_at_rest
-    tool.type("background tail -f /dev/null")
-    done = tool.becomes("done", text="(1 shell in the background)")
-    assert done["source"] == "hook"
-    tool.ends_program("tail")  # which wakes Claude Code
-    wait_until(lambda: tool.agent()["turn"] > done["turn"], "the turn that the end of the server begins")
-    tool.becomes("done")
-
-
-def test_a_turn_that_waits_for_an_agent_in_the_background_is_no_end(claude_at_rest):
-    tool = claude_at_rest
-    tool.post("prompt", {"text": "delegate bash tail -f /dev/null"})
-    tool.becomes("working", text="Waiting for 1 background agent to finish")
-    tool.ends_program("tail")
-    assert tool.becomes("done", text="The tool has answered.")["source"] == "hook"
-    assert "in the background" not in tool.agent()["text"]
+    for words in ("say Keep it?\n1. Yes, keep it\n2. No, drop it", "say Enter to confirm · Esc to cancel"):
+        tool.post("prompt", {"text": words})
+        assert tool.becomes("done", text=words.split("\n")[0][4:])["options"] == []
+        tool.post("seen")
+    tool.type("/model")
+    opened = tool.becomes("waiting", "dialog", "Select model")
+    assert (opened["source"], opened["why"]["rule"]) == ("screen", "claude/panel")
+    tool.press_to_leave("Escape")
 
 
 def test_a_person_who_types_while_it_works_does_not_end_its_work(claude_at_rest):
@@ -830,23 +560,6 @@ def test_a_person_who_types_while_it_works_does_not_end_its_work(claude_at_rest)
     tool.press("C-u")
     tool.post("interrupt")
     tool.becomes("idle", "interrupted")
-
-
-WORDS = """say Do you want to keep the old API?
-1. Yes, keep it
-2. No, drop it"""
-INTERRUPTION = """say It says:
-
-⎿  Interrupted · What should Claude do instead?"""
-
-
-def test_what_an_agent_says_is_no_dialog(claude_at_rest):
-    tool = claude_at_rest
-    for words in (WORDS, INTERRUPTION, "say Select login method:", "say Enter to confirm · Esc to cancel"):
-        tool.post("prompt", {"text": words})
-        done = tool.becomes("done", text=words.split("\n")[0][4:])
-        tool.post("seen")
-        assert done["options"] == []
 
 
 def test_a_tool_that_a_person_starts_again_by_its_name_is_watched_again(claude_at_rest):
@@ -874,84 +587,6 @@ def test_a_tool_that_a_person_starts_again_by_its_name_is_watched_again(claude_a
     assert tool.becomes("ended", text="exit code 0")["reason"] == ""
     tool.start_again()
     tool.is_ready()
-
-
-def test_another_window_of_the_terminal_is_neither_looked_at_nor_typed_into(claude_at_rest):
-    """A person opens one by tmux's keys. It shows a tool at rest."""
-    tool = claude_at_rest
-    tool.type("stall")
-    tool.becomes("working")
-    rest = r"\n".join(CLAUDE_RESTS)
-    tool.sh(f"tmux new-window -t =clincus-{tool.id}: {shlex.quote(f'printf {shlex.quote(rest)}; cat')}")
-    try:
-        tool.shows("❯")
-        assert tool.agent()["state"] == "working"
-        tool.post("interrupt")
-        tool.becomes("idle", "interrupted")
-        assert (
-            tool.server.post(f"/api/sessions/{tool.id}/prompt", {"text": "say not there"}).json["result"] == "submitted"
-        )
-        tool.becomes("done", text="not there")
-        assert "not there" not in tool.screen()
-    finally:
-        tool.sh(f"tmux kill-window -t =clincus-{tool.id}:")
-
-
-def test_a_second_claude_in_the_container_is_not_heard(claude_at_rest):
-    tool = claude_at_rest
-    tool.type("say hello")
-    tool.becomes("done", text="hello")
-    tool.post("seen")
-    before = tool.becomes("idle", text="hello")
-    events = "cat ~/.clincus/agent/events"
-    told = tool.sh(events)
-    alone = "cd /tmp; set -a; . ~/.clincus/environment; set +a; /opt/tools/claude -p --dangerously-skip-permissions"
-    said = tool.sh(f"{alone} 'say from elsewhere'")
-    assert "from elsewhere" in said
-    assert tool.sh(events) == told
-    assert tool.agent()["turn"] == before["turn"]
-    tool.sh("echo '/opt/tools/claude -p say.from.within </dev/null' >/tmp/within")
-    tool.type("bash sh /tmp/within")
-    tool.becomes("done", text="The tool has answered.")
-    tool.shows("echo: say.from.within")
-    assert tool.sh("grep -c say.from.within ~/.clincus/agent/events || true").strip() == "0"
-
-
-def test_a_stop_hook_of_the_project_lets_claude_go_on_and_its_turn_is_done_once(claude_at_rest, workspace):
-    tool = claude_at_rest
-    tool.type("/exit")
-    tool.becomes("ended")
-    block = "grep -q '\"stop_hook_active\": *true' || { sleep 3; echo go on >&2; exit 2; }"
-    own = {"hooks": {"Stop": [{"hooks": [{"type": "command", "command": block}]}]}}
-    settings = "/etc/claude-code/managed-settings.d/60-project.json"
-    tool.sh(f"cat >{settings} <<'END'\n{json.dumps(own)}\nEND", user=0)
-    tool.start_again()
-    tool.is_ready()
-    tool.type("say hello")
-    tool.becomes("working")
-    tool.becomes("done", text="hello")
-    ends = tool.sh("grep -c Stop ~/.clincus/agent/events").strip()
-    tool.sh(f"rm {settings}", user=0)
-    assert ends == "2", "the first end is none"
-
-
-def test_a_prompt_that_a_hook_of_the_project_refuses_has_failed(claude_at_rest):
-    """Claude Code reports that it has begun, and nothing more."""
-    tool = claude_at_rest
-    tool.type("/exit")
-    tool.becomes("ended")
-    refuse = "! grep -q secret || { echo no secrets >&2; exit 2; }"
-    own = {"hooks": {"UserPromptSubmit": [{"hooks": [{"type": "command", "command": refuse}]}]}}
-    settings = "/etc/claude-code/managed-settings.d/60-project.json"
-    tool.sh(f"cat >{settings} <<'END'\n{json.dumps(own)}\nEND", user=0)
-    tool.start_again()
-    tool.is_ready()
-    tool.type("say a secret")
-    failed = tool.becomes("failed", "other", "blocked by hook")
-    tool.sh(f"rm {settings}", user=0)
-    assert "no secrets" in failed["text"]
-    tool.empties_input("say a secret")
-    assert tool.works_a_turn("say hello again")["state"] == "done"
 
 
 def test_a_tool_that_is_killed_leaves_a_shell(claude_at_rest):
@@ -1007,21 +642,6 @@ def test_a_tool_that_was_left_before_its_first_prompt_starts_afresh_and_nothing_
     assert sorted(kept) == sorted([left[name], asides[name]]), "each file without a message"
     assert after.keys() == told.keys()
     assert after[name].startswith(told[name])
-
-
-def test_hooks_that_an_image_has_already_stay(claude_at_rest):
-    tool = claude_at_rest
-    own = {"hooks": {"Stop": [{"hooks": [{"type": "command", "command": "touch /tmp/own-$(whoami)"}]}]}}
-    settings = "/etc/claude-code/managed-settings.json"
-    tool.sh(f"echo '{json.dumps(own)}' >{settings}", user=0)
-    tool.type("/exit")
-    tool.becomes("ended")
-    tool.start_again()
-    tool.is_ready()
-    tool.post("prompt", {"text": "say hello"})  # an Enter so early may be ignored, and this presses another one then
-    tool.becomes("done", text="hello")
-    wait_until(lambda: "own" in tool.sh("ls /tmp"), "the image's own hook")
-    tool.sh(f"rm {settings}", user=0)
 
 
 def variables_of_copilot(api: VendorApi) -> dict[str, str]:

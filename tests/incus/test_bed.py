@@ -10,33 +10,6 @@ from tests.incus_bed import own_project
 from tests.programs import DEADLINE
 
 
-@pytest.fixture(scope="module")
-def box(bed):
-    """A container for those tests that leave it running."""
-    with bed.keeping("clincus-bed"):
-        bed.incus.launch("clincus-bed", "clincus", {"config": {}})
-        yield "clincus-bed"
-
-
-def test_image_has_the_code_user_with_sudo(bed, box):
-    assert bed.shell(box, "id -un; sudo -n id -un").split() == ["code", "root"]
-
-
-def test_container_gets_an_address_by_dhcp(bed, box):
-    bed.shell(box, "until ip -4 addr show eth0 | grep -q inet; do sleep 0.05; done")
-
-
-def test_stub_saves_a_conversation_and_goes_on_with_it(bed, box):
-    bed.shell(box, "cd /workspace; printf 'hello\\nexit\\n' | claude --session-id one")
-    again = bed.shell(box, "cd /workspace; printf 'exit 0\\n' | claude --resume one")
-    assert "resumed one with 1 lines" in again
-    assert "earlier: hello" in again
-
-
-def test_stub_refuses_to_resume_what_is_not_there(bed, box):
-    assert "1" in bed.shell(box, "cd /workspace; claude --resume two </dev/null; echo $?")
-
-
 def test_clean_stop_is_quick_and_kills_nobody_by_force(bed):
     bed.incus.launch("clincus-stop", "clincus", {"config": {}})
     bed.wait_for_init("clincus-stop")

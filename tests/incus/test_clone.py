@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 
 import pytest
@@ -137,41 +136,3 @@ def test_a_hostile_container_gets_an_error_and_changes_nothing_here(bed, shared_
     # It has a minute, and what ends it then waits for its turn on a busy machine.
     answer = shared_server.post(f"/api/sessions/{id}/fetch", {}, timeout=3 * DEADLINE)
     assert (answer.status >= 400, "named pipe" in answer.json["error"]) == (True, True)
-
-
-def test_git_of_this_host_is_no_program_of_the_folder_and_heeds_no_variable(bed, start_server, workspace, tmp_path):
-    """$PATH begins with a folder of the workspace, as direnv does, and variables name programs and another folder."""
-    ran = tmp_path / "ran"
-    for place in (workspace / "bin/git", tmp_path / "trap"):
-        place.parent.mkdir(exist_ok=True)
-        place.write_text(f"#!/bin/sh\ntouch {ran}\n")
-        place.chmod(0o755)
-    other = tmp_path / "other"
-    other.mkdir()
-    git(other, "init", "--quiet", "--initial-branch=main")
-    git(other, "commit", "--quiet", "--allow-empty", "--message=Private")
-    settings = {"core.fsmonitor": tmp_path / "trap", "core.hooksPath": tmp_path, "uploadpack.packObjectsHook": "trap"}
-    environ = {
-        "PATH": f"{workspace}/bin:{os.environ['PATH']}",
-        "GIT_DIR": str(other / ".git"),
-        "GIT_WORK_TREE": str(other),
-        "GIT_INDEX_FILE": str(tmp_path / "index"),
-        "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(other / ".git/objects"),
-        "GIT_EXTERNAL_DIFF": str(tmp_path / "trap"),
-        "GIT_EXEC_PATH": str(tmp_path),
-        "GIT_CONFIG_COUNT": str(len(settings)),
-    }
-    for number, (key, value) in enumerate(settings.items()):
-        environ[f"GIT_CONFIG_KEY_{number}"] = key
-        environ[f"GIT_CONFIG_VALUE_{number}"] = str(value)
-    server = start_server(environ=environ)
-    session = clone(server, workspace)
-    assert bed.shell(session["id"], "git -C /workspace log --format=%s") == "Begin\n"
-    bed.shell(session["id"], COMMIT)
-    fetched = call(server, session, "fetch").json
-    assert git(workspace, "show", f"{fetched['branch']}:made") == "made\n"
-    git(workspace, "commit", "--quiet", "--allow-empty", "--message=Mine")
-    assert call(server, session, "push").json["commits"] == 1
-    assert server.get(f"/api/sessions/{session['id']}/changes").status == 200
-    assert (ran.exists(), (tmp_path / "index").exists()) == (False, False)
-    assert git(other, "branch", "--list") == "* main\n"

@@ -67,17 +67,3 @@ def test_a_member_that_goes_down_takes_its_own_sessions_along_and_brings_them_ba
         daemon.start()
     wait_until(lambda: not unreachable(server, there), "the member to be back", 120)
     typed(server, there, "back", "echo: back")
-
-
-def test_a_stopped_session_moves_with_an_evacuation_and_resumes_there(server, workspace, members):
-    made = server.create(workspace, engine="cl", mode="mount", target="m2")
-    typed(server, made["id"], "hello", "echo: hello")
-    assert server.delete(f"/api/sessions/{made['id']}").status == 204
-    members.incus("cluster", "evacuate", "cl:m2", "--force")
-    try:
-        wait_until(lambda: listed(server)[made["id"]]["member"] in ("m1", "m3"), "the move")
-        resumed = server.post(f"/api/sessions/{made['id']}/resume").json
-        assert (resumed["status"], resumed["member"] in ("m1", "m3")) == ("running", True)
-        typed(server, made["id"], "again", "earlier: hello")
-    finally:
-        members.incus("cluster", "restore", "cl:m2", "--force")

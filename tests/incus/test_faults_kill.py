@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import random
 import signal
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
@@ -16,11 +13,7 @@ import pytest
 
 from tests.faults_bed import broken_client, say, wait_for_screen
 from tests.incus_bed import Bed
-from tests.programs import DEADLINE, NO_CHECKPOINTS, Server, wait_until
-
-ROUNDS = 50
-# What is killed, and within how many seconds of its begin. Those that may lose most come first.
-ACTIONS = {"delete": 1.4, "restore": 1.5, "create": 1.6, "stop": 1.2, "resume": 1.4, "save": 0.4, "undo": 0.6}
+from tests.programs import DEADLINE, Server, wait_until
 
 
 def is_being_deleted(id: str) -> bool:
@@ -85,21 +78,6 @@ class Life:
         with contextlib.suppress(OSError, HTTPException):
             self.server.request(*requests[action])
 
-    def kill(self, action: str, after: float) -> None:
-        """Kill the server so many seconds after the begin of an action."""
-        with ThreadPoolExecutor(1) as pool:
-            if action == "save":
-                folder = self.server.home / ".clincus" / "sessions-claude"
-                self.bed.shell(self.id, f"tmux send-keys -t =clincus-{self.id}: 'sh printf \"\\a\"' Enter")
-                with contextlib.suppress(AssertionError):
-                    wait_until(lambda: [*folder.glob(".*.new-*")], "the save to begin", timeout=8)
-            else:
-                pool.submit(self.act, action)
-            with contextlib.suppress(AssertionError):
-                wait_until(lambda: False, timeout=after)
-            self.server.process.kill()
-            self.server.process.wait()
-
     def go_on(self) -> None:
         """A new server: what is there is whole, and the conversation goes on by one call."""
         self.server = self.start_server()
@@ -133,29 +111,7 @@ class Life:
         wait_for_screen(self.bed, self.id, f": line {self.said}.")
 
 
-def test_a_server_that_is_killed_loses_nothing(bed, start_server, workspace, note):
-    seed = int(os.environ.get("CLINCUS_TEST_SEED") or random.randrange(1 << 32))
-    chance = random.Random(seed)
-    life, done = Life(bed, start_server, workspace), []
-    note(f"servers killed with CLINCUS_TEST_SEED={seed}")
-    for number in range(ROUNDS):
-        action = [*ACTIONS][number % len(ACTIONS)]
-        done.append((action, round(chance.uniform(0, ACTIONS[action]), 3)))
-        print("round", number, *done[-1], flush=True)
-        life.prepare(action)
-        life.kill(*done[-1])
-        life.go_on()
-        life.say_more()
-
-
 DIE = "kill -9 $PPID"
-# An action, the words of the command that the server dies at, and what the command does then: the server gets a part
-# of what is saved; the container's stop goes on; the start of the tool finds nobody to speak to.
-DEATHS = [
-    ("stop", "tool_processes()", '"$real" "$@" | { dd bs=1 count=150000 status=none; kill -9 $PPID; }'),
-    ("stop", " stop ", DIE),
-    ("resume", "new-session", DIE),
-]
 
 
 class Death:
@@ -175,31 +131,6 @@ class Death:
         life.say_more()
 
 
-def test_a_server_that_dies_amid_a_save_a_stop_or_a_resume_loses_nothing(bed, start_server, workspace, tmp_path):
-    death = Death(tmp_path)
-    life = Life(bed, partial(start_server, config=NO_CHECKPOINTS, environ=death.environ), workspace)
-    talk = f"/home/code/.claude/projects/-workspace/{life.session['session_id']}.jsonl"
-    bed.shell(life.id, f"seq 90000 >>{talk}")
-    for action, words, what in DEATHS:
-        death.comes(life, action, words, what)
-    whole = bed.shell(life.id, f"cat {talk}")
-    assert life.server.delete(f"{life.path}?force=true").status == 204
-    (saved,) = (life.server.home / ".clincus" / "sessions-claude").rglob("*.jsonl")
-    assert saved.read_text() == whole
-
-
-def test_a_server_that_dies_amid_a_create_a_delete_a_restore_or_an_undo_loses_nothing(
-    bed, start_server, workspace, tmp_path
-):
-    """The command goes on without it, but for what the server would still have sent."""
-    death = Death(tmp_path)
-    life = Life(bed, partial(start_server, environ=death.environ), workspace)
-    death.comes(life, "create", " launch ", DIE)
-    death.comes(life, "delete", " delete ", DIE)
-    death.comes(life, "restore", "--request PUT", DIE)
-    death.comes(life, "undo", "Writes and removes files of the workspace", DIE)
-
-
 def test_a_clone_that_was_never_finished_is_not_worked_on(bed, start_server, workspace, tmp_path):
     done = tmp_path / "done"
     script = f'[[ "$*" != *"Lays the uncommitted changes"* || -e {done} ]] || {{ touch {done}; kill -9 $PPID; }}'
@@ -214,3 +145,23 @@ def test_a_clone_that_was_never_finished_is_not_worked_on(bed, start_server, wor
     assert (refused.status, "is incomplete" in refused.json["error"]) == (409, True)
     assert server.delete(f"/api/sessions/{id}?force=true").status == 204
     assert server.create(workspace, mode="clone")["slot"] == 1
+
+
+def test_a_server_that_dies_amid_an_action_loses_nothing(bed, start_server, workspace, tmp_path):
+    """The command goes on without it, but for what the server would still have sent."""
+    death = Death(tmp_path)
+    life = Life(bed, partial(start_server, environ=death.environ), workspace)
+    talk = f"/home/code/.claude/projects/-workspace/{life.session['session_id']}.jsonl"
+    bed.shell(life.id, f"seq 90000 >>{talk}")
+    part = '"$real" "$@" | { dd bs=1 count=150000 status=none; kill -9 $PPID; }'
+    death.comes(life, "stop", "tool_processes()", part)  # the server gets a part of what is saved
+    death.comes(life, "stop", " stop ", DIE)
+    death.comes(life, "resume", "new-session", DIE)
+    death.comes(life, "create", " launch ", DIE)
+    death.comes(life, "delete", " delete ", DIE)
+    death.comes(life, "restore", "--request PUT", DIE)
+    death.comes(life, "undo", "Writes and removes files of the workspace", DIE)
+    whole = bed.shell(life.id, f"cat {talk}")
+    assert life.server.delete(f"{life.path}?force=true").status == 204
+    (saved,) = (life.server.home / ".clincus" / "sessions-claude").rglob("*.jsonl")
+    assert saved.read_text() == whole

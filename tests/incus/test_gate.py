@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import json
 import os
-import pty
-import select
 import socket
 import subprocess
-import threading
 
 import pytest
 from websockets.exceptions import InvalidStatus
 
 import clincus
-from tests.programs import DEADLINE, connect, program, wait_until
+from tests.programs import DEADLINE, connect, wait_until
 from tests.table import table
 
 NEIGHBOUR = 65534
@@ -196,47 +192,6 @@ def test_neighbours_that_hold_connections_do_not_lock_the_owner_out(clincus_serv
         assert wait_until(lambda: clincus_server.get("/api/tools").status == 200, "a place for the owner")
 
 
-@needs_root
-def test_the_server_of_a_person_is_open_to_that_person_and_root_alone(server_of_a_person):
-    """The server runs under user id 1000 here."""
-    port = server_of_a_person
-    assert as_user(1000, lambda: knock("127.0.0.1", port)[0]) == 200
-    assert knock("127.0.0.1", port)[0] == 200
-    assert as_user(1001, lambda: knock("127.0.0.1", port)[0]) == 403
-
-
-@pytest.fixture
-def server_of_a_person():
-    """A server of user 1000 in a process of its own, with the real gate and no routes but one."""
-    # All is loaded before: user 1000 can load nothing where Python lies in the home of root.
-    for name in ("ascii", "idna"):
-        codecs.lookup(name)
-    router = clincus.Router(clincus.load_contract())
-    router.add("GET", "/api/tools", lambda _: [])
-    site = clincus.Site(
-        router, clincus.Assets(lambda _: None), clincus.Gate(), threading.Semaphore(8), clincus.Extensions()
-    )
-    clincus.open_listener(("127.0.0.1", 0), site).server_close()
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        with contextlib.suppress(BaseException):
-            os.setgroups([])
-            os.setgid(1000)
-            os.setuid(1000)
-            listener = clincus.open_listener(("127.0.0.1", 0), site)
-            os.write(writer, str(listener.server_address[1]).encode())
-            os.close(writer)
-            listener.serve_forever()
-        os._exit(1)
-    os.close(writer)
-    with open(reader, "rb") as stream:
-        port = stream.read()
-    yield int(port)
-    os.kill(child, 9)
-    os.waitpid(child, 0)
-
-
 # ---- the token
 
 
@@ -302,25 +257,6 @@ def test_a_reverse_proxy_and_a_neighbour_need_the_token(start_server):
         assert as_user(NEIGHBOUR, lambda: ask(server, first, f"Authorization: Bearer {token}")) == 200
 
 
-def test_the_link_on_a_terminal_holds_the_token(bed, home, tmp_path):
-    main, side = pty.openpty()
-    token = "a-token-on-one-terminal"
-    process = subprocess.Popen(
-        [*program(), "serve", "--port", "0"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=side,
-        env={**os.environ, **bed.environ, "HOME": str(home), "CLINCUS_TOKEN": token}, cwd=tmp_path,
-    )  # fmt: skip
-    os.close(side)
-    try:
-        shown = b""
-        while f"/?token={token}".encode() not in shown:
-            assert select.select([main], [], [], DEADLINE)[0], shown
-            shown += os.read(main, 4096)
-    finally:
-        process.terminate()
-        process.wait(timeout=DEADLINE)
-        os.close(main)
-
-
 # ---- containers that are not ours
 
 
@@ -347,40 +283,3 @@ def test_foreign_containers_are_not_there(bed, clincus_server):
 
 
 # ---- what only a broken or hostile client sends
-
-
-@pytest.mark.day
-@table(
-    "lines, status",
-    [
-        (["POST /api/sessions HTTP/1.1", "Content-Length: 2", "Content-Length: 2"], 400),
-        (["POST /api/sessions HTTP/1.1", "Content-Length: 2", "Transfer-Encoding: chunked"], 400),
-        (["POST /api/sessions HTTP/1.1", "Transfer-Encoding: chunked"], 411),
-        (["POST /api/sessions HTTP/1.1", "A: b", " folded"], 400),
-        (["POST /api/sessions HTTP/1.1", "A: b\rContent-Length: 2"], 400),
-        (["POST /api/sessions HTTP/1.1", "Content-Length: 99999999"], 413),
-        (["GET / HTTP/1.1", "A: " + "b" * 200_000], 431),
-        (["GET /" + "a" * 200_000 + " HTTP/1.1"], 414),
-        (["GET http://evil.example/ HTTP/1.1"], 400),
-    ],
-)
-def test_a_request_that_can_be_read_in_two_ways_ends_the_connection(shared_server, lines, status):
-    """What follows it would be answered with 200: exactly one answer comes back."""
-    host = f"Host: localhost:{shared_server.port}"
-    follower = f"GET /api/tools HTTP/1.1\r\n{host}\r\nConnection: close\r\n\r\n".encode()
-    answer = exchange(shared_server, lines[0], host, *lines[1:], body=follower)
-    assert status_of(answer) == status
-    assert answer.count(b"\r\nDate: ") == 1
-    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
-
-
-def test_half_sent_requests_leave_the_server_answering_until_there_are_too_many(clincus_server):
-    with contextlib.ExitStack() as held:
-        for number in range(clincus.CONNECTION_LIMIT):
-            connection = held.enter_context(socket.create_connection((clincus_server.host, clincus_server.port)))
-            connection.sendall(b"POST /api/sessions HTTP/1.1\r\nHost: loc")
-            if number == 400:
-                assert clincus_server.get("/api/tools").status == 200
-        answer = clincus_server.get("/api/tools")
-        assert (answer.status, "too many connections" in answer.json["error"]) == (503, True)
-    assert wait_until(lambda: clincus_server.get("/api/tools").status == 200, "a free place")

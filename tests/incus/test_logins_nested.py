@@ -5,15 +5,12 @@ from __future__ import annotations
 import functools
 import os
 import subprocess
-from collections.abc import Iterator
-from typing import Any, NamedTuple
 
 import pytest
-from login_box import ADDRESS, Asked, Box, Vendor, vendor_context, vendor_of
-from network_box import command_with_hosts
+from login_box import ADDRESS, Asked, Box, Vendor, lending_server, put_secret, vendor_context, vendor_of
 
 from tests.more_tools import tool_folder
-from tests.programs import DEADLINE, NO_CHECKPOINTS, Server, wait_until
+from tests.programs import DEADLINE, wait_until
 
 pytestmark = [
     pytest.mark.timeout(1200),  # Docker is fetched
@@ -40,33 +37,19 @@ fi >/tmp/cgroups.log 2>&1
 """
 
 
-class Engine(NamedTuple):
-    """A program that runs containers."""
-
-    start: str
-    is_there: str  # prints `yes`
-    words: str = ""  # of a container that gets no variable without being told to
-
-
-ENGINES = {
-    # It needs no bridge: containers that Docker puts on one do not reach the proxy at 127.0.0.1.
-    "docker": Engine(
-        "setsid dockerd --bridge=none --iptables=false --ip6tables=false </dev/null >/tmp/dockerd.log 2>&1 &",
-        "docker version >/dev/null 2>&1 && echo yes || tail -n 5 /tmp/dockerd.log",
-    ),
-}
+# It needs no bridge: containers that Docker puts on one do not reach the proxy at 127.0.0.1.
+START = "setsid dockerd --bridge=none --iptables=false --ip6tables=false </dev/null >/tmp/dockerd.log 2>&1 &"
+IS_THERE = "docker version >/dev/null 2>&1 && echo yes || tail -n 5 /tmp/dockerd.log"
 # An image of nothing but curl. Nobody has told it of the authority.
 IMAGE = """cd /opt/tools/curl && mkdir -p /tmp/image/lib64 /tmp/image/tmp && cp -a program lib /tmp/image/
 cp -L /lib64/ld-linux-x86-64.so.2 /tmp/image/lib64/
 for name in libc libm libdl librt libpthread libresolv; do cp -L /lib/x86_64-linux-gnu/$name.so.* /tmp/image/lib/; done
-tar -C /tmp/image -c . | %s import - curl
+tar -C /tmp/image -c . | docker import - curl
 """
 # What docs/configuration.md says.
 RUN = "run --rm --network host -e LD_LIBRARY_PATH=/lib"
 PROXY = "-e HTTPS_PROXY"
 AUTHORITY = "-v /etc/ssl/certs/ca-certificates.crt:/etc/ssl/certs/ca-certificates.crt:ro"
-# The program, and the session: with a mounted folder it has to allow that, a clone does so by itself.
-PLACES = [("docker", {"nesting": True}), ("docker", {"mode": "clone"})]
 
 
 class Strict(Asked):
@@ -82,93 +65,50 @@ class Strict(Asked):
         self.end_headers()
 
 
-@pytest.fixture(scope="module")
-def vendor(tmp_path_factory) -> Iterator[Vendor]:
-    with vendor_of(tmp_path_factory.mktemp("vendors"), (API,), Strict) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def near(bed, vendor) -> Iterator[Vendor]:
-    """The same on the bridge, where a container reaches it without the proxy."""
-    address = bed.incus.query(f"/1.0/networks/{bed.bridge}")["config"]["ipv4.address"].partition("/")[0]
-    made = Vendor(vendor_context(vendor.folder), address, Strict)
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def server(start_shared, vendor) -> Server:
-    started: Server = start_shared(
-        config=NO_CHECKPOINTS + CONFIG,
-        command=command_with_hosts(vendor.folder / "hosts"),
-        environ={"SSL_CERT_FILE": str(vendor.folder / "trust.pem")},
-    )
-    key = started.home / "anthropic-key"
-    key.write_text(KEY)
-    key.chmod(0o600)
-    return started
-
-
 class Nest(Box):
-    """A session with a program that runs containers."""
+    """A session with Docker, and an image of curl."""
 
-    def __init__(self, name: str, bed: Any, server: Server, fields: dict[str, Any]) -> None:
-        super().__init__(bed, server, fields["id"])
-        self.name = name
-        for tool in (name, "curl"):
-            self.bring(tool)
-        self.here = f"export PATH=/opt/tools/{name}/bin:$PATH LD_LIBRARY_PATH=/opt/tools/{name}/lib\n"
-        engine = ENGINES[name]
-        self.shell(CGROUPS + self.here + engine.start, 0)
-        wait_until(lambda: self.shell(self.here + engine.is_there, 0) == "yes\n", name)
-        self.shell(self.here + IMAGE % name, 0)
+    here = "export PATH=/opt/tools/docker/bin:$PATH LD_LIBRARY_PATH=/opt/tools/docker/lib\n"
 
-    def bring(self, tool: str) -> None:
-        """Copy a tool into it: a clone with a mount allows no nested containers."""
-        unpack = f"mkdir -p /opt/tools/{tool} && tar -C /opt/tools/{tool} -x"
-        with subprocess.Popen(["tar", "-C", tool_folder(tool), "-c", "."], stdout=subprocess.PIPE) as packing:
-            assert packing.stdout
-            pieces = iter(functools.partial(packing.stdout.read, 1 << 20), b"")
-            done = self.bed.incus.exec(self.id, ["sh", "-c", unpack], stdin=pieces, user=0, timeout=2 * DEADLINE)
-        assert done.code == 0, done.reason
+    def prepare(self) -> None:
+        """Bring the tools, and start Docker."""
+        for tool in ("docker", "curl"):
+            unpack = f"mkdir -p /opt/tools/{tool} && tar -C /opt/tools/{tool} -x"
+            with subprocess.Popen(["tar", "-C", tool_folder(tool), "-c", "."], stdout=subprocess.PIPE) as packing:
+                assert packing.stdout
+                pieces = iter(functools.partial(packing.stdout.read, 1 << 20), b"")
+                done = self.bed.incus.exec(self.id, ["sh", "-c", unpack], stdin=pieces, user=0, timeout=2 * DEADLINE)
+            assert done.code == 0, done.reason
+        self.shell(CGROUPS + self.here + START, 0)
+        wait_until(lambda: self.shell(self.here + IS_THERE, 0) == "yes\n", "Docker")
+        self.shell(self.here + IMAGE, 0)
 
     def curl(self, *words: str, of_curl: str = "") -> str:
         """What curl says in a container that is run with some words. It asks with the placeholder."""
         ask = f'/program -sS -i {of_curl} https://{API}/ -H "X-Api-Key: $ANTHROPIC_API_KEY"'
-        words = (self.name, RUN, ENGINES[self.name].words, *words, "curl")
-        return self.shell(f"{self.here}{' '.join(words)} {ask} 2>&1 || true", 0)
+        return self.shell(f"{self.here}docker {RUN} {' '.join(words)} curl {ask} 2>&1 || true", 0)
 
 
-@pytest.fixture(scope="module", params=PLACES, ids=lambda place: f"{place[0]} {place[1].get('mode', 'mount')}")
-def nest(request, bed, server, keep_session) -> Nest:
-    name, fields = request.param
-    return Nest(name, bed, server, keep_session(server, tool="shell", folder=f"{name}-{'-'.join(fields)}", **fields))
-
-
-def test_a_nested_container_uses_a_placeholder_as_the_manual_says(nest, vendor):
-    said = nest.curl(PROXY, AUTHORITY)
-    assert "HTTP/1.1 200" in said, said
-    assert '"x-api-key": "' + "*" * len(KEY) in said, said
-    assert vendor.heads[-1]["x-api-key"] == KEY
-
-
-def test_one_that_nobody_has_told_of_the_authority_gets_nothing(nest, vendor):
-    before = len(vendor.heads)
-    assert "certificate" in nest.curl(PROXY)
-    assert len(vendor.heads) == before
-
-
-def test_one_that_nobody_has_told_of_the_proxy_gets_401_for_its_placeholder(nest, vendor, near):
-    """It finds the server by itself, and trusts whoever answers there."""
-    before = len(vendor.heads)
-    said = nest.curl(of_curl=f"-k --resolve {API}:443:{near.server_address[0]}")
-    assert "HTTP/1.1 401" in said, said
-    assert len(vendor.heads) == before
-    placeholder = nest.variable("ANTHROPIC_API_KEY")
-    assert [head["x-api-key"] for head in near.heads[-1:]] == [placeholder]
-
-
-def test_containers_run_in_a_clone_that_stays_locked(nest, server):
-    session = server.get(f"/api/sessions/{nest.id}").json
-    assert session["protection"] == ("locked" if session["mode"] == "clone" else "basic")
+def test_a_nested_container_uses_a_placeholder_as_the_manual_says_and_gets_nothing_else(
+    bed, start_server, workspace, tmp_path
+):
+    with vendor_of(tmp_path, (API,), Strict) as vendor:
+        server = lending_server(start_server, vendor, CONFIG)
+        put_secret(server.home / "anthropic-key", KEY)
+        session = server.create(workspace, tool="shell", mode="clone")
+        assert session["protection"] == "locked"
+        nest = Nest(bed, server, session["id"])
+        nest.prepare()
+        said = nest.curl(PROXY, AUTHORITY)
+        assert ("HTTP/1.1 200" in said, '"x-api-key": "' + "*" * len(KEY) in said) == (True, True), said
+        assert vendor.heads[-1]["x-api-key"] == KEY
+        before = len(vendor.heads)
+        assert "certificate" in nest.curl(PROXY), "nobody has told it of the authority"
+        # One that is not told of the proxy finds a server by itself, on the bridge, and trusts whoever answers there.
+        address = bed.ask(f"/1.0/networks/{bed.bridge}")["config"]["ipv4.address"].partition("/")[0]
+        near = Vendor(vendor_context(vendor.folder), address, Strict)
+        said = nest.curl(of_curl=f"-k --resolve {API}:443:{address}")
+        near.close()
+        assert "HTTP/1.1 401" in said, said
+        assert [head["x-api-key"] for head in near.heads[-1:]] == [nest.variable("ANTHROPIC_API_KEY")]
+        assert len(vendor.heads) == before

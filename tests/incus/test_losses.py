@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 from http.client import HTTPException
@@ -63,29 +62,6 @@ def command_line(bed, server) -> clincus.Sessions:
     sessions = clincus.Sessions(bed.incus, registry, lambda: clincus.load_config(environ), environ)
     sessions.refresh("")
     return sessions
-
-
-# Once in some ten times btrfs does not let Incus lift the quota of a full disk (`btrfs qgroup limit none`: "Disk quota
-# exceeded"), and Clincus has no other way to read it. The session is kept then, and says so.
-def test_a_guest_that_filled_its_disk_and_stopped(bed, shared_server, workspace):
-    if bed.incus.query("/1.0/storage-pools/default")["driver"] == "dir":
-        pytest.skip("a pool of the kind dir enforces no quota")
-    session = talk(bed, shared_server, workspace)
-    id = session["id"]
-    bed.incus.run("config", "device", "override", id, "root", "size=400MiB")
-    bed.shell(id, "dd if=/dev/zero of=~/much bs=1M; for n in $(seq 2000); do echo >~/$n || break; done; true")
-    with contextlib.suppress(clincus.IncusError):  # it stops, but there is no room to give the disk another owner
-        bed.stop(id)
-    wait_until(lambda: bed.state(id) == "Stopped", "the container's end")
-    lines = command_line(bed, shared_server)
-    try:
-        lines.end(id, delete=True)
-        assert "remember the milk" in saved(shared_server, session)
-    except clincus.ClincusError as error:
-        assert "Disk quota exceeded" in error.message  # noqa: PT017
-        assert bed.state(id) == "Stopped"
-        lines.end(id, delete=True, even_unsaved=True)
-    assert id not in bed.names()
 
 
 def test_a_conversation_has_one_container_which_nobody_ends_who_saw_it_stopped(bed, shared_server, workspace):

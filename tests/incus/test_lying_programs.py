@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,6 @@ from test_agents_hostile import peak_memory
 
 from tests.faults_bed import saved, say, talk, wait_for_screen
 from tests.incus_bed import Bed
-from tests.programs import DEADLINE, connect, wait_until
 
 KEPT = "/usr/lib/kept"  # the container's own programs, once they are replaced
 
@@ -134,46 +131,3 @@ def test_a_program_that_prints_without_end_fills_no_memory_and_keeps_nobody_wait
     assert peak_memory(server) - before < 200, "some times 32 MiB, which one command may print"
     assert server.delete(f"/api/sessions/{honest['id']}").status == 204
     assert all(f"after {what}." in saved(server, honest) for what in FLOODS)
-
-
-NAMES = r"""printf 'LISTEN 0 5 127.0.0.1:8080 0.0.0.0:* users:(("\033]0;mine\007<b>\302\233evil",pid=1,fd=3))\n'"""
-
-
-def test_the_name_of_a_process_and_what_a_terminal_shows_are_only_text(bed, shared_server, workspace):
-    server, liar = shared_server, shared_server.create(workspace)
-    path = f"/api/sessions/{liar['id']}"
-    replace_program(bed, liar["id"], "grep", "echo '   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000'")
-    replace_program(bed, liar["id"], "ss", NAMES)
-    found = server.get(f"{path}/ports")
-    assert found.status == 200, found.body
-    assert all(ord(char) >= 32 and not 127 <= ord(char) < 160 for char in json.dumps(found.json, ensure_ascii=False))
-    # With a terminal it does not end: what a program prints as it ends may get lost.
-    shows = r"""printf '\033]0;mine\007\377\376<script>alert(1)</script>'; [ ! -t 1 ] || exec sleep 600"""
-    replace_program(bed, liar["id"], "tmux", shows)
-    shown = server.get(f"{path}/scrollback")
-    assert (shown.status, shown.headers["content-type"]) == (200, "text/plain; charset=utf-8")
-    assert shown.headers["x-content-type-options"] == "nosniff"
-    with connect(f"{server.socket_url}/ws/terminal/{liar['id']}") as terminal:
-        seen = b""
-        while b"alert(1)" not in seen:
-            part = terminal.recv(timeout=DEADLINE)
-            seen += part if isinstance(part, bytes) else b""
-
-
-def test_a_conversation_that_comes_drop_by_drop_holds_up_no_stop(bed, shared_server, two):
-    """It claims 8 GiB, which would take half an hour at a modest pace, and sends a byte now and then."""
-    server, (liar, honest) = shared_server, two
-    path = f"/api/sessions/{liar['id']}"
-    assert server.post(f"{path}/snapshots", {"name": "now"}).status == 201
-    bed.shell(liar["id"], f"truncate -s 8G ~/{TALK}/{liar['session_id']}.jsonl")
-    replace_program(bed, liar["id"], "tail", "touch /tmp/asked; while :; do echo; sleep 1; done")
-    with ThreadPoolExecutor() as pool:
-        restore = pool.submit(server.post, f"{path}/snapshots/now/restore", {})  # it saves the conversation before
-        wait_until(lambda: bed.shell(liar["id"], "[ ! -e /tmp/asked ] || echo yes"), "the save to go on")
-        stop = pool.submit(server.delete, path)
-        say(bed, honest["id"], "meanwhile.")
-        assert server.delete(f"/api/sessions/{honest['id']}").status == 204
-        assert "the conversation cannot be saved" in restore.result().json["error"], "the stop has called it off"
-        assert stop.result().status == 204
-    assert bed.state(liar["id"]) == "Stopped"
-    assert "meanwhile." in saved(server, honest)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import signal
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from network_box import FLOOD, HOSTS, Box, Upstream, command_with_hosts, open_tunnel, silent_nameserver, tunnel
+from network_box import HOSTS, Box, Upstream, command_with_hosts, open_tunnel, tunnel
 from raw_calls import INT_80, MEMORY, SYSCALL, ZEROS, program
 
 from clincus_features.network.devices import UNRULED
-from clincus_features.network.presets import PRESETS
 from tests.faults_bed import run_cli
 from tests.programs import DEADLINE, wait_until
 from tests.unit.test_network_policy import hello
@@ -49,15 +45,6 @@ def has_apparmor() -> bool:
     return switch.exists() and switch.read_text().startswith("Y")
 
 
-def has_vsock() -> bool:
-    """Whether the kernel of this host has sockets to a hypervisor."""
-    try:
-        socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM).close()
-    except OSError:
-        return False
-    return True
-
-
 VSOCK, STREAM, X32, SOCKETCALL = 40, 1, 0x40000000, 102
 # Ways to a socket to the hypervisor: a program, and the error that it gets.
 HYPERVISOR = {
@@ -72,13 +59,6 @@ HYPERVISOR = {
     "io_uring, 32 bits": (program(INT_80, 425, 1, ZEROS), errno.ENOSYS),
     "io_uring, x32": (program(SYSCALL, X32 + 425, 1, ZEROS), errno.ENOSYS),
     "Qualcomm's processors": (program(SYSCALL, 41, 42, 2), errno.EAFNOSUPPORT),
-}
-WITHOUT_RULES = {  # what is none of those that succeed on a host with AF_VSOCK, and why
-    "socketpair": errno.EOPNOTSUPP,
-    "socketcall for a pair": errno.EOPNOTSUPP,
-    "x32": errno.ENOSYS,  # most kernels have no x32
-    "io_uring, x32": errno.ENOSYS,
-    "Qualcomm's processors": errno.EAFNOSUPPORT,  # the module is missing
 }
 on_x86_64 = pytest.mark.skipif(os.uname().machine != "x86_64", reason="the programs are for x86_64")
 
@@ -122,17 +102,6 @@ def listed(box: Box) -> Iterator[Box]:
     box.change(network="allow-list", allow=box.allow)
 
 
-@pytest.mark.day
-def test_the_ready_lists_and_what_is_chosen_for_new_sessions_are_told(start_server):
-    server = start_server(config='[network]\nmode = "allow-list"\nallow = ["git.example"]\npresets = ["tool", "npm"]\n')
-    answer = server.get("/api/network/presets")
-    assert answer.status == 200
-    told = {one["name"]: one for one in answer.json["presets"]}
-    assert answer.json["default"] == {"mode": "allow-list", "allow": ["git.example"], "presets": ["tool", "npm"]}
-    assert told.keys() == PRESETS.keys()
-    assert told["npm"] == {"name": "npm", "title": "npm", "hosts": ["registry.npmjs.org", "registry.yarnpkg.com"]}
-
-
 def bridge_address(bed: Any) -> str:
     """The host's address on the bridge."""
     return str(bed.incus.query(f"/1.0/networks/{bed.bridge}")["config"]["ipv4.address"]).partition("/")[0]
@@ -149,35 +118,14 @@ def test_nothing_of_roots_leaves_a_container_without_a_card(bed, box):
 
 
 @on_x86_64
-@pytest.mark.parametrize("way", HYPERVISOR)
-def test_no_call_gives_a_socket_to_the_hypervisor(bed, box, way):
-    image, error = HYPERVISOR[way]
-    assert run_raw(bed, box.id, image) == error
-
-
-@on_x86_64
-@pytest.mark.parametrize("number", [41, 359], ids=["64 bits", "32 bits"])
-def test_other_sockets_are_there(bed, box, number):
+def test_no_call_gives_a_socket_to_the_hypervisor_and_other_sockets_are_there(bed, box):
     """Libraries of 32 bits use the direct call, or fall back to it."""
-    assert run_raw(bed, box.id, program(SYSCALL if number == 41 else INT_80, number, 2, STREAM)) == 0
-
-
-@on_x86_64
-@pytest.mark.skipif(not has_apparmor(), reason="without AppArmor nothing sees this call (docs/security.md)")
-@pytest.mark.parametrize("family", [VSOCK, 42])
-def test_apparmor_refuses_the_call_that_no_rule_can_name(bed, box, family):
-    assert run_raw(bed, box.id, program(INT_80, 359, family, 2)) in (errno.EACCES, errno.EPERM)
-
-
-@on_x86_64
-@pytest.mark.skipif(not has_vsock(), reason="this kernel has no AF_VSOCK")
-def test_the_ways_to_the_hypervisor_are_ways(tmp_path):
-    """On the host, where no rule is."""
-    for way, (image, _) in HYPERVISOR.items():
-        path = tmp_path / "raw"
-        path.write_bytes(image)
-        path.chmod(0o700)
-        assert subprocess.run([path], check=False).returncode in (0, WITHOUT_RULES.get(way, 0)), way
+    got = {way: run_raw(bed, box.id, image) for way, (image, _) in HYPERVISOR.items()}
+    assert got == {way: error for way, (_, error) in HYPERVISOR.items()}
+    assert run_raw(bed, box.id, program(SYSCALL, 41, 2, STREAM)) == 0
+    assert run_raw(bed, box.id, program(INT_80, 359, 2, STREAM)) == 0
+    if has_apparmor():  # without AppArmor nothing sees this call, which no rule can name (docs/security.md)
+        assert run_raw(bed, box.id, program(INT_80, 359, VSOCK, 2)) in (errno.EACCES, errno.EPERM)
 
 
 def test_an_open_session_has_the_hosts_proxy_with_its_password(bed, start_server, keep_session):
@@ -193,30 +141,21 @@ def test_an_open_session_has_the_hosts_proxy_with_its_password(bed, start_server
     assert bed.shell(session["id"], tell).split() == ["http://127.0.0.1:3128"] * 2
 
 
-def test_a_session_that_is_closed_while_it_runs_has_had_the_rules_all_along(bed, box, keep_session):
-    session = keep_session(box.server, tool="shell", network="open")
-    answer = box.server.request("PATCH", f"/api/sessions/{session['id']}", {"network": "none"})
-    assert UNRULED not in answer.json["warnings"]
-    if os.uname().machine == "x86_64":
-        assert run_raw(bed, session["id"], HYPERVISOR["more than an int"][0]) == errno.EAFNOSUPPORT
-
-
 @on_x86_64
 def test_the_rules_hold_in_every_change_of_the_mode(bed, box, keep_session):
     """While the session runs, while it is stopped, and when Incus alone starts it."""
-    session = keep_session(box.server, tool="shell", network="none")["id"]
+    session = keep_session(box.server, tool="shell", network="open")["id"]
     path = f"/api/sessions/{session}"
 
     def becomes(mode: str) -> None:
         answer = box.server.request("PATCH", path, {"network": mode})
-        assert answer.status == 200, answer.body
+        assert (answer.status, UNRULED in answer.json["warnings"]) == (200, False), answer.body
 
     def is_refused() -> bool:
-        ways = ("socket", "more than an int", "Qualcomm's processors")
-        return all(run_raw(bed, session, HYPERVISOR[way][0]) == HYPERVISOR[way][1] for way in ways)
+        image, error = HYPERVISOR["more than an int"]
+        return run_raw(bed, session, image) == error
 
-    assert is_refused()
-    for mode in ("open", "allow-list", "open", "none", "allow-list"):
+    for mode in ("none", "open", "allow-list", "none"):
         becomes(mode)
         assert is_refused(), mode
     assert box.server.delete(path).status == 204
@@ -227,12 +166,11 @@ def test_the_rules_hold_in_every_change_of_the_mode(bed, box, keep_session):
     wait_until(lambda: box.server.get(path).json["status"] == "running", "the start to be seen")
     assert is_refused(), "started by Incus alone"
     assert box.server.delete(path).status == 204
-    assert box.server.post(f"{path}/resume").status == 200
+    assert box.server.post(f"{path}/resume").json["network"]["mode"] == "none"
     assert is_refused(), "resumed"
 
 
-@pytest.mark.parametrize("mode", ["none", "allow-list"])
-def test_programs_of_an_open_network_never_come_back_into_a_closed_one(bed, box, workspace, mode):
+def test_programs_of_an_open_network_never_come_back_into_a_closed_one(bed, box, workspace):
     """A stateful snapshot has them running. The restore is refused before it ends anything."""
     server = box.server
     session = server.create(workspace, network="open")
@@ -240,60 +178,40 @@ def test_programs_of_an_open_network_never_come_back_into_a_closed_one(bed, box,
     assert server.post(f"{path}/snapshots", {"name": "then"}).status == 201
     # Incus asks CRIU for a stateful one, which most hosts lack.
     bed.incus.run("admin", "sql", "global", "UPDATE instances_snapshots SET stateful = 1 WHERE name = 'then'")
-    assert server.request("PATCH", path, {"network": mode}).status == 200
-    words = ("snapshot", "restore", "then", "--container", id, "--stateful", "--force")
-    refused = run_cli(bed, server, *words)
-    assert refused.returncode == 1
-    assert f'the network of "{id}" is closed' in refused.stderr
-    assert bed.state(id) in ("Running", "Ready")
+    assert server.request("PATCH", path, {"network": "allow-list"}).status == 200
+    refused = run_cli(bed, server, "snapshot", "restore", "then", "--container", id, "--stateful", "--force")
+    assert (refused.returncode, f'the network of "{id}" is closed' in refused.stderr) == (1, True)
     now = server.get(path).json
-    assert (now["network"]["mode"], now["started_at"]) == (mode, session["started_at"])
+    assert (now["network"]["mode"], now["started_at"]) == ("allow-list", session["started_at"])
 
 
 @pytest.mark.day
-def test_a_program_goes_by_the_variables_and_gets_through(box):
-    assert "refs/heads/main" in box.fetch()
-    (row,) = [one for one in box.network()["passed"] if one["port"] == box.upstream.tls]
-    assert row["host"] == "registry.example"
-    assert row["count"] >= 1
-    assert row["sent"] > 100
-    assert row["received"] > row["sent"]
-
-
-@pytest.mark.day
-def test_terminals_and_sudo_know_the_proxy(bed, box):
+def test_a_program_goes_by_the_variables_and_gets_through(bed, box):
     names = ("http_proxy", "https_proxy", "HTTPS_PROXY", "no_proxy", "NODE_USE_ENV_PROXY")
     for command in ("env", "sudo -n env", "sh -lc env", "tmux show-environment -g"):
         found = bed.shell(box.id, command)
         assert [name for name in names if f"{name}=" not in found] == [], command
-
-
-@pytest.mark.day
-def test_a_plain_request_passes(box):
+    assert "refs/heads/main" in box.fetch()
+    (row,) = [one for one in box.network()["passed"] if one["port"] == box.upstream.tls]
+    assert (row["host"], row["count"] >= 1, row["received"] > row["sent"] > 100) == ("registry.example", True, True)
     request = f"GET http://registry.example:{box.upstream.plain}/repository/HEAD HTTP/1.1\r\n\r\n"
     assert box.ask(request.encode()).endswith("ref: refs/heads/main\n")
 
 
-@pytest.mark.day
-@pytest.mark.parametrize(
-    ("request_", "words"),
-    [
-        (tunnel("evil.example:443"), "evil.example:443 is not on this session's list of names"),
-        (tunnel("registry.example:22"), "registry.example:22 is not on this session's list of names"),
-        (tunnel("private.example:443"), "10.1.2.3 is not an address of the public internet"),
-        (tunnel("metadata.example:80"), "169.254.169.254 is not an address of the public internet"),
-        (tunnel("169.254.169.254:80"), "is an address: only names are allowed"),
-        (b"GET http://registry.example/ HTTP/1.1\r\nHost: evil.example\r\n\r\n", "the Host header names another host"),
-    ],
-)
-def test_what_the_list_does_not_allow_is_refused_with_the_reason(box, request_, words):
-    answer = box.ask(request_)
-    assert answer.startswith("HTTP/1.1 40")
-    assert words in answer
+REFUSED = {
+    tunnel("evil.example:443"): "evil.example:443 is not on this session's list of names",
+    tunnel("registry.example:22"): "registry.example:22 is not on this session's list of names",
+    tunnel("private.example:443"): "10.1.2.3 is not an address of the public internet",
+    tunnel("169.254.169.254:80"): "is an address: only names are allowed",
+    b"GET http://registry.example/ HTTP/1.1\r\nHost: evil.example\r\n\r\n": "the Host header names another host",
+}
 
 
 @pytest.mark.day
-def test_tls_for_another_name_does_not_get_through_and_refusals_are_told(box):
+def test_what_the_list_does_not_allow_is_refused_and_told(box):
+    for request, words in REFUSED.items():
+        answer = box.ask(request)
+        assert (answer.startswith("HTTP/1.1 40"), words in answer) == (True, True), answer
     answer = box.ask(tunnel(f"registry.example:{box.upstream.tls}", hello("front.example")))
     assert answer == "HTTP/1.1 200 Connection established\r\n\r\n"
     (row,) = [one for one in box.network()["refused"] if one["port"] == box.upstream.tls]
@@ -303,30 +221,15 @@ def test_tls_for_another_name_does_not_get_through_and_refusals_are_told(box):
     assert box.server.get(box.path).json["network"] == {"mode": "allow-list", "refused": 0}
 
 
-def test_a_name_that_leads_elsewhere_later_is_refused_then(listed):
-    assert "refs/heads/main" in listed.fetch()
-    listed.hosts.write_text(HOSTS.replace("127.0.0.1 localhost registry.example", "10.9.9.9 registry.example"))
-    assert "403" in listed.fetch()
-
-
-@pytest.mark.parametrize(
-    "change", [{"allow": ["other.example"]}, {"network": "none"}, {"network": "open"}], ids=["name", "none", "open"]
-)
+@pytest.mark.parametrize("change", [{"allow": ["other.example"]}, {"network": "none"}], ids=["name", "none"])
 def test_a_change_holds_at_once_also_for_connections(listed, change):
     holder = open_tunnel(listed)
+    listed.change(network="open")
+    assert holder.poll() is None, "what is allowed goes on"
+    assert "eth0" in listed.cards()
+    assert "refs/heads/main" in listed.fetch(), "programs that know the proxy still get through"
+    listed.change(network="allow-list", allow=listed.allow)
     listed.change(**change)
-    if change.get("network") == "open":
-        assert holder.poll() is None, "what is allowed goes on"
-        assert "eth0" in listed.cards()
-        bridge = listed.bed.incus.query(f"/1.0/networks/{listed.bed.bridge}")["config"]["ipv4.address"].partition("/")[
-            0
-        ]
-        wait_until(
-            lambda: listed.bed.shell(listed.id, f"busybox ping -c1 -W1 {bridge} >/dev/null && echo yes || true", 0),
-            "an address on the bridge",
-        )
-        assert "refs/heads/main" in listed.fetch(), "programs that know the proxy still get through"
-        listed.change(network="none")
     holder.wait(DEADLINE)
     assert listed.cards() == ["lo"]
     assert "refs/heads/main" not in listed.fetch()
@@ -349,33 +252,14 @@ def test_root_cannot_keep_the_card_by_taking_the_proxys_port(bed, listed):
     bed.shell(listed.id, "pkill perl", 0)
 
 
-@pytest.mark.parametrize("count", [10_000])
-def test_more_connections_than_a_session_may_have_harm_nobody(box, count):
-    many = r"""use IO::Socket::INET; my @kept; for (1..$ARGV[0]) {
-        push @kept, IO::Socket::INET->new(PeerAddr => "127.0.0.1:3128") || last; } print scalar @kept;"""
-    script = f"ulimit -n {count + 100}; perl -e '{many}' {count}"
-    assert box.bed.shell(box.id, script, 0) == str(count)
-    wait_until(lambda: "refs/heads/main" in box.fetch(), "a place, once those are gone")
-
-
-def test_a_session_keeps_its_mode_when_it_is_resumed(listed):
-    listed.change(network="none")
-    assert listed.server.delete(listed.path).status == 204
-    answer = listed.server.post(f"{listed.path}/resume")
-    assert answer.json["network"]["mode"] == "none"
-    assert listed.cards() == ["lo"]
-
-
-@pytest.mark.parametrize("form", ["{}", "::ffff:{}"])
-def test_a_private_network_that_is_opened_opens_neither_this_host_nor_its_containers(bed, listed, form):
+def test_a_private_network_that_is_opened_opens_neither_this_host_nor_its_containers(bed, listed):
     """As with `10.0.0.0/8` for the machines of a company: the bridge of Incus is in it, and all containers."""
     here = bridge_address(bed)
     neighbour = here.rpartition(".")[0] + ".77"
-    listed.hosts.write_text(f"{HOSTS}{form.format(here)} here.example\n{form.format(neighbour)} near.example\n")
+    listed.hosts.write_text(f"{HOSTS}::ffff:{here} here.example\n{neighbour} near.example\n")
     file = listed.server.home / ".config/clincus/config.toml"
     before = file.read_text()
     file.write_text(before.replace('reachable = ["', f'reachable = ["{here.partition(".")[0]}.0.0.0/8", "'))
-    assert file.read_text() != before
     try:
         with socket.create_server((here, 0)) as service:
             port = service.getsockname()[1]
@@ -388,31 +272,6 @@ def test_a_private_network_that_is_opened_opens_neither_this_host_nor_its_contai
                 service.accept()
     finally:
         file.write_text(before)
-
-
-def test_a_flood_of_look_ups_in_one_session_keeps_no_other_from_its_names(bed, box, keep_session):
-    """Eight threads looked names up for all sessions, and the owner of a domain decides how long each takes."""
-    made = keep_session(box.server, tool="shell", network="allow-list", allow=["*.slow.example"], presets=[])
-    with silent_nameserver() as names:
-        bed.shell(made["id"], f"setsid perl -e '{FLOOD}' </dev/null >/dev/null 2>&1 &")
-        asked = names.recv(512)
-        assert b"\x04slow\x07example" in asked
-        for _ in range(10):
-            assert "refs/heads/main" in box.fetch()
-    bed.stop(made["id"])
-
-
-def test_nothing_passes_without_incus_own_proxy(listed):
-    """It comes back with the device, such as by a change of the mode."""
-    found = subprocess.run(["pgrep", "-f", f"forkproxy -- .*{listed.id}.sock"], stdout=subprocess.PIPE, check=True)
-    for pid in found.stdout.split():  # that of the device of before may be on its way out
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(pid), signal.SIGKILL)
-    wait_until(lambda: listed.ask(tunnel("registry.example:443")) == "", "the end of the way out")
-    assert listed.cards() == ["lo"]
-    listed.change(network="none")
-    listed.change(network="allow-list")
-    assert "refs/heads/main" in listed.fetch()
 
 
 def test_nothing_passes_without_a_server_and_the_next_one_knows_all(listed, start_with_names):

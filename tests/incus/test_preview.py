@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import signal
 import socket
-import subprocess
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +16,11 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from tests.dev_server import BIG, app_in
+from tests.faults_bed import run_cli
 from tests.incus_bed import passing_home
-from tests.programs import DEADLINE, connect, program, wait_until
+from tests.programs import DEADLINE, connect, wait_until
 
-PORT, OTHER_PORT, PORT_6, MOVED_PORT, INNER_PORT = 3000, 3001, 3006, 3007, 8088
+PORT, OTHER_PORT, PORT_6, INNER_PORT = 3000, 3001, 3006, 8088
 
 
 class Preview:
@@ -72,75 +71,6 @@ def preview(served):
     return Preview(server, id, PORT).open()
 
 
-@pytest.mark.day
-def test_what_listens_is_told(served):
-    _, server, id = served
-    known = {one["port"]: one for one in server.get(f"/api/sessions/{id}/ports").json["ports"]}
-    assert known[PORT_6] == {"port": PORT_6, "addresses": ["::1"], "process": "", "open": False, "url": None}
-    assert known[OTHER_PORT]["addresses"] == ["127.0.0.1"]
-    assert known[INNER_PORT]["process"] == "busybox"
-
-
-@pytest.mark.day
-def test_nothing_is_reached_before_the_click_and_without_the_key(served, preview):
-    _, server, id = served
-    assert Preview(server, id, OTHER_PORT).ask("/").status == 403
-    stranger = Preview(server, id, PORT)
-    assert stranger.ask("/").status == 403
-    assert stranger.ask(preview.link.partition(preview.host)[2]).status == 403, "a link lets in once"
-    assert stranger.ask("/", Cookie=f"{preview.cookie}x").status == 403
-
-
-@pytest.mark.day
-def test_the_app_sees_itself_at_localhost_and_nothing_of_ours(preview):
-    answer = preview.ask(
-        "/a?b=1&b=2",
-        Cookie=f"x=1; {preview.cookie}; clincus-3000=secret",
-        Origin=f"http://{preview.host}",
-        Authorization="Bearer of-the-app",
-    )
-    told = answer.json
-    assert told["path"] == "/a?b=1&b=2"
-    assert told["headers"]["Host"] == f"localhost:{PORT}"
-    assert told["headers"]["Origin"] == f"http://localhost:{PORT}"
-    assert told["headers"]["Cookie"] == "x=1"
-    assert told["headers"]["Authorization"] == "Bearer of-the-app"
-    assert "x-frame-options" not in answer.headers
-    assert answer.headers["content-security-policy"] == f"frame-ancestors 'self' http://127.0.0.1:{preview.server.port}"
-
-
-@pytest.mark.day
-def test_answers_come_through_as_they_are(preview):
-    assert preview.ask("/redirect").headers["location"] == f"http://{preview.host}/after"
-    assert preview.ask("/login").headers["set-cookie"] == "app=1; Path=/"
-    assert preview.ask("/chunks").body == b"firstsecond"
-    assert preview.ask("/chunks", "HEAD").status == 501, "the app's own answer"
-    assert preview.ask("/big").body == b"x" * BIG
-    body = os.urandom(5 << 20)
-    assert preview.ask("/", "POST", body).body.decode() == hashlib.sha256(body).hexdigest()
-
-
-def test_an_app_that_answers_nonsense_is_told_so(preview):
-    answer = preview.ask("/endless")
-    assert (answer.status, b"larger than" in answer.body) == (502, True)
-
-
-@pytest.mark.day
-def test_a_page_of_another_origin_may_not_ask_the_app(preview):
-    for origin in ("http://evil.example", f"http://127.0.0.1:{preview.server.port}", "null"):
-        assert preview.ask("/", "POST", b"x", Origin=origin).status == 403
-    assert preview.ask("/", Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="no-cors").status == 403
-    assert preview.ask("/", Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="navigate").status == 200
-
-
-@pytest.mark.day
-def test_a_page_of_the_app_may_not_ask_the_dashboard(preview):
-    origin, server = f"http://{preview.host}", preview.server
-    assert server.post("/api/sessions", {}, headers={"Origin": origin}).status == 403
-    assert server.get("/api/sessions", headers={"Origin": origin}).status == 403
-    assert server.get("/api/sessions", headers={"Sec-Fetch-Site": "cross-site"}).status == 403
-
-
 def connected(preview: Preview) -> Any:
     """A WebSocket to the app, as its page opens it."""
     connection = socket.create_connection(("127.0.0.1", preview.server.port))
@@ -151,56 +81,66 @@ def connected(preview: Preview) -> Any:
 
 
 @pytest.mark.day
-def test_a_websocket_goes_through(preview):
-    with connected(preview) as websocket:
-        websocket.send("hot")
-        assert websocket.recv(timeout=DEADLINE) == "hot"
-
-
-def test_an_app_on_the_other_loopback_is_reached(served):
+def test_what_listens_is_told_and_reached_after_the_click_with_the_key_alone(served, preview):
     _, server, id = served
+    known = {one["port"]: one for one in server.get(f"/api/sessions/{id}/ports").json["ports"]}
+    assert known[PORT_6] == {"port": PORT_6, "addresses": ["::1"], "process": "", "open": False, "url": None}
+    assert (known[OTHER_PORT]["addresses"], known[INNER_PORT]["process"]) == (["127.0.0.1"], "busybox")
+    assert Preview(server, id, OTHER_PORT).ask("/").status == 403
+    stranger = Preview(server, id, PORT)
+    assert stranger.ask("/").status == 403
+    assert stranger.ask(preview.link.partition(preview.host)[2]).status == 403, "a link lets in once"
+    assert stranger.ask("/", Cookie=f"{preview.cookie}x").status == 403
     assert Preview(server, id, PORT_6).open().ask("/").json["headers"]["Host"] == f"localhost:{PORT_6}"
 
 
-def test_a_dev_server_that_comes_back_at_another_address_is_found(served):
-    bed, server, id = served
-    with app_in(bed, id, "127.0.0.1", MOVED_PORT):
-        wait_until(lambda: server.post(f"/api/sessions/{id}/ports/{MOVED_PORT}").status == 200, "the app to listen")
-        opened = Preview(server, id, MOVED_PORT).open()
-        assert opened.ask("/").status == 200
-    with app_in(bed, id, "::1", MOVED_PORT):
-        wait_until(lambda: opened.ask("/").status == 200, "the same app at its new address")
+@pytest.mark.day
+def test_the_app_sees_itself_at_localhost_and_nothing_of_ours_and_its_answers_come_as_they_are(preview):
+    cookies = f"x=1; {preview.cookie}; clincus-3000=secret"
+    answer = preview.ask("/a?b=1&b=2", Cookie=cookies, Origin=f"http://{preview.host}", Authorization="Bearer of-app")
+    told, own = answer.json, f"localhost:{PORT}"
+    assert told["path"] == "/a?b=1&b=2"
+    expected = {"Host": own, "Origin": f"http://{own}", "Cookie": "x=1", "Authorization": "Bearer of-app"}
+    assert {name: told["headers"][name] for name in expected} == expected
+    assert "x-frame-options" not in answer.headers
+    assert answer.headers["content-security-policy"] == f"frame-ancestors 'self' http://127.0.0.1:{preview.server.port}"
+    assert preview.ask("/redirect").headers["location"] == f"http://{preview.host}/after"
+    assert preview.ask("/login").headers["set-cookie"] == "app=1; Path=/"
+    assert preview.ask("/chunks").body == b"firstsecond"
+    assert preview.ask("/big").body == b"x" * BIG
+    body = os.urandom(5 << 20)
+    assert preview.ask("/", "POST", body).body.decode() == hashlib.sha256(body).hexdigest()
+    assert preview.ask("/endless").status == 502
 
 
 @pytest.mark.day
-def test_closing_ends_what_is_connected(served):
+def test_neither_asks_a_page_of_another_origin_the_app_nor_the_app_the_dashboard(preview):
+    for origin in ("http://evil.example", f"http://127.0.0.1:{preview.server.port}", "null"):
+        assert preview.ask("/", "POST", b"x", Origin=origin).status == 403
+    assert preview.ask("/", Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="no-cors").status == 403
+    assert preview.ask("/", Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="navigate").status == 200
+    origin, server = f"http://{preview.host}", preview.server
+    assert server.post("/api/sessions", {}, headers={"Origin": origin}).status == 403
+    assert server.get("/api/sessions", headers={"Origin": origin}).status == 403
+    assert server.get("/api/sessions", headers={"Sec-Fetch-Site": "cross-site"}).status == 403
+
+
+@pytest.mark.day
+def test_a_websocket_goes_through_until_the_port_is_closed(served):
     bed, server, id = served
     opened = Preview(server, id, OTHER_PORT).open()
     with connected(opened) as websocket:
-        assert server.delete(opened.path).status == 204
+        websocket.send("hot")
+        assert websocket.recv(timeout=DEADLINE) == "hot"
+        listed = json.loads(run_cli(bed, server, "ports", id, "--format", "json").stdout)["ports"]
+        assert OTHER_PORT in [one["port"] for one in listed if one["open"]]
+        assert run_cli(bed, server, "ports", id, "--close", str(OTHER_PORT)).returncode == 0
         with pytest.raises(ConnectionClosed):
             websocket.recv(timeout=DEADLINE)
     assert opened.ask("/").status == 403
-    devices = bed.incus.query(f"/1.0/instances/{id}")["devices"]
+    devices = bed.ask(f"/1.0/instances/{id}")["devices"]
     assert [name for name in devices if name.endswith(str(OTHER_PORT))] == []
     assert server.post(f"/api/sessions/{id}/ports/9").status == 409, "nothing listens there"
-
-
-def test_the_command_line_lists_and_opens(served):
-    bed, server, id = served
-    environ = {**os.environ, **bed.environ, "HOME": str(server.home)}
-
-    def run(*words: str) -> str:
-        return subprocess.run(
-            [*program(), "ports", id, *words], env=environ, check=True, capture_output=True, text=True, timeout=DEADLINE
-        ).stdout
-
-    assert re.search(rf"^{PORT_6} +::1", run(), re.MULTILINE)
-    link = urllib.parse.urlsplit(run("--open", str(PORT_6)).strip())
-    assert link.netloc == f"{PORT_6}-{id}.localhost:{server.port}"
-    assert PORT_6 in [one["port"] for one in json.loads(run("--format", "json"))["ports"] if one["open"]]
-    assert run("--close", str(PORT_6)) == ""
-    assert PORT_6 not in [one["port"] for one in json.loads(run("--format", "json"))["ports"] if one["open"]]
 
 
 def check_from_elsewhere(server: Any, id: str, address: str, token: str) -> None:

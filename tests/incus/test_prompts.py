@@ -3,37 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from test_agents import TEXT, Tool, config_of_claude, vendor_on_bridge
 
 from clincus_features.agents import drafts
 from clincus_features.agents.rules import RULES
-from tests.programs import NO_CHECKPOINTS, Server, program, wait_until
-from tests.real_tools import FRUGAL, real_tool
-from tests.vendor_api import QUESTION, VendorApi
+from tests.faults_bed import run_cli
+from tests.programs import NO_CHECKPOINTS, wait_until
+from tests.table import table
+from tests.vendor_api import VendorApi
 
-KEY = "sk-ant-test-0123456789012345678901234567890"
-TEXT = QUESTION["questions"][0]["question"]
 ANSWER = "●"  # stands before each answer that has begun; before that, an interruption puts the prompt back
 TEN_KILOBYTES = 'é 👩‍🚀 漢字 {"json": [1, 2]} `code`\n' * 230 + "  the end"
-
-
-def cli(server: Server, *words: str, stdin: str = "", environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run a command that asks the server."""
-    return subprocess.run(
-        [*program(), *words, "--port", str(server.port)],
-        env={**os.environ, **environ, "HOME": str(server.home)},
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
 
 
 # ---- without a real tool
@@ -87,179 +72,94 @@ def test_where_no_tool_runs_nothing_is_typed(start_server, workspace, bed):
     session = server.create(workspace, tool="shell")["id"]
     for what, body in (("prompt", {"text": "ls"}), ("interrupt", None)):
         answer = server.post(f"/api/sessions/{session}/{what}", body)
-        assert answer.status == 409
-        assert "no tool runs" in answer.json["error"]
-    done = cli(server, "prompt", session, "ls", environ=bed.environ)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "no tool runs" in done.stderr
-    assert cli(server, "wait", session, "--for", "done", "--timeout", "1", environ=bed.environ).returncode == 124
+        assert (answer.status, "no tool runs" in answer.json["error"]) == (409, True)
+    done = run_cli(bed, server, "prompt", session, "ls")
+    assert (done.returncode, "no tool runs" in done.stderr) == (1, True)
+    assert run_cli(bed, server, "wait", session, "--for", "done", "--timeout", "1").returncode == 124
 
 
 # ---- with the real Claude Code
 
 
-@pytest.fixture(scope="module")
-def api(bed) -> Iterator[VendorApi]:
-    """The stand-in for the vendor's API, on the bridge of the bed."""
-    address = bed.incus.query(f"/1.0/networks/{bed.bridge}")["config"]["ipv4.address"].partition("/")[0]
-    server = VendorApi(address)
-    yield server
-    server.close()
+class Claude(Tool):
+    """The real Claude Code in a session, which prompts are sent to."""
 
-
-class Claude:
-    """The real Claude Code in a session."""
-
-    def __init__(self, bed: Any, server: Server, session: str) -> None:
-        self.bed, self.server, self.id = bed, server, session
-        self.path = f"/api/sessions/{session}"
-        self.failures = 0  # tests that had failed when a test used it last
-        self._given_up: set[str] = set()  # ids of prompts
-
-    def post(self, what: str, body: object = None) -> Any:
-        return self.server.post(f"{self.path}/{what}", body)
+    def ask(self, what: str, body: object = None) -> Any:
+        return self.server.post(f"/api/sessions/{self.id}/{what}", body)
 
     def prompt(self, text: str) -> str:
         """Send a prompt; what became of it."""
-        answer = self.post("prompt", {"text": text})
-        assert answer.status == 200, f"{answer.body.decode()}\n{self.bed.screen(self.id)}"
+        answer = self.ask("prompt", {"text": text})
+        assert answer.status == 200, f"{answer.body.decode()}\n{self.screen()}"
         return str(answer.json["result"])
 
     def begins(self, text: str) -> None:
         """Send a prompt, and wait until the tool is at work on it: it waits for its turn if the last one is ending."""
         assert self.prompt(text) in ("submitted", "queued")
-        wait_until(lambda: self.prompts()[-1] == (text, "submitted"), lambda: f"a proof of {text!r}; {self.now()}")
-        self.becomes("working", "waiting")
+        wait_until(lambda: self.prompts()[-1] == (text, "submitted"), f"a proof of {text!r}")
+        wait_until(lambda: self.agent()["state"] in ("working", "waiting"), self.screen)
 
-    def shows(self, words: str, after: str) -> None:
+    def shows_below(self, words: str, after: str) -> None:
         """Wait until its screen shows words below the last prompt with a text. They may stand above, of other turns."""
 
         def is_shown() -> bool:
-            _, prompt, turn = self.bed.screen(self.id).rpartition(f"❯ {after}")
+            _, prompt, turn = self.screen().rpartition(f"❯ {after}")
             return bool(prompt) and words in turn
 
-        wait_until(is_shown, lambda: f"{words!r} below {after!r}; {self.now()}")
+        wait_until(is_shown, lambda: f"{words!r} below {after!r}:\n{self.screen()}")
 
     def prompts(self) -> list[tuple[str, str]]:
         """The text of each prompt that was sent so far, and what became of it."""
-        found = self.server.get(f"{self.path}/prompts").json
-        return [(one["text"], one["result"]) for one in found if one["prompt_id"] not in self._given_up]
-
-    def whys(self) -> list[str]:
-        """Why each checkpoint was taken, the first one first."""
-        return [one["why"] for one in reversed(self.server.get(f"{self.path}/checkpoints").json)]
-
-    def now(self) -> str:
-        """What there is to know of it, for a failure."""
-        return f"{json.dumps(self.agent(), indent=1)}\n{self.prompts()}\n{self.bed.screen(self.id)}"
-
-    def agent(self) -> dict[str, Any]:
-        """The agent object."""
-        return dict(self.server.get(f"{self.path}/agent").json)
-
-    def press(self, *keys: str) -> None:
-        """Press keys, as a person at its terminal would."""
-        self.bed.shell(self.id, f"tmux send-keys -t =clincus-{self.id}: {' '.join(keys)}")
-
-    def ends_program(self, name: str) -> None:
-        """End a program that the tool is to start: it is at work before the program is there."""
-        wait_until(lambda: self.bed.incus.exec(self.id, ["pkill", "-x", name]).code == 0, f"{name} runs")
+        return [(one["text"], one["result"]) for one in self.server.get(f"/api/sessions/{self.id}/prompts").json]
 
     def input(self) -> str:
         """What stands in its input."""
-        layout, screen = RULES["claude"].layout, self.bed.screen(self.id)
-        return drafts.draft_of("claude", layout, screen) or ""
+        return drafts.draft_of("claude", RULES["claude"].layout, self.screen()) or ""
 
-    def give_up(self) -> None:
-        """Take away what a failed test has left: a queue, a turn, a dialog, a text in the input."""
-        for one in self.server.get(f"{self.path}/prompts").json:
-            self.server.delete(f"{self.path}/prompts/{one['prompt_id']}")  # 404 if it was sent
-            self._given_up.add(one["prompt_id"])
-
-        def rests() -> bool:
-            return self.agent()["state"] in ("done", "idle", "failed") or not self.post("interrupt")
-
-        wait_until(rests, "a tool at rest")
-        self.press("C-u")
-
-    def becomes(self, *states: str) -> dict[str, Any]:
-        """Wait for one of some states."""
-
-        def found() -> dict[str, Any] | None:
-            agent = self.agent()
-            return agent if agent["state"] in states else None
-
-        return dict(wait_until(found, lambda: f"{states}; {self.now()}"))
+    def rests(self) -> None:
+        """Wait until no prompt waits and it does nothing. It is done between two prompts, too."""
+        wait_until(lambda: {how for _, how in self.prompts()} <= {"submitted"}, "a proof of each prompt")
+        wait_until(lambda: self.agent()["state"] in ("done", "idle"), self.screen)
 
 
 FIRST = "-v is the first prompt"
 
 
 @pytest.fixture(scope="module")
+def api(bed) -> Iterator[VendorApi]:
+    with vendor_on_bridge(bed) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
 def shared_claude(bed, start_shared, keep_session, api) -> Claude:
     """One Claude Code, which was started with a prompt: each start of it takes seconds of a core."""
-    file = real_tool("claude")
-    frugal = "".join(f', {name} = "{value}"' for name, value in FRUGAL.items())
-    server = start_shared(
-        config=f"""[tool]
-name = "claude"
-binary = "/opt/tools/claude"
-[[mounts.default]]
-host = "{file.parent}"
-container = "/opt/tools"
-readonly = true
-[profiles.real]
-environment = {{ ANTHROPIC_BASE_URL = "{api.url}", ANTHROPIC_API_KEY = "{KEY}"{frugal} }}
-"""
-    )
+    server = start_shared(config=config_of_claude(api))
     tool = Claude(bed, server, keep_session(server, profile="real", prompt=FIRST)["id"])
     wait_until(lambda: FIRST in api.texts, "the first prompt")
-    tool.becomes("done")  # it was idle for a moment before
+    wait_until(lambda: tool.agent()["state"] == "done", tool.screen)  # it was idle for a moment before
     return tool
 
 
 @pytest.fixture
-def tool(shared_claude, request) -> Claude:
-    """The Claude Code of this file, once no prompt waits and it does nothing. It is done between two prompts, too."""
-    if request.session.testsfailed > shared_claude.failures:
-        shared_claude.failures = request.session.testsfailed
-        shared_claude.give_up()
-    wait_until(lambda: {how for _, how in shared_claude.prompts()} <= {"submitted"}, "a proof of each prompt")
-    shared_claude.becomes("done", "idle")
+def tool(shared_claude) -> Claude:
+    """The Claude Code of this file, once no prompt waits and it does nothing."""
+    shared_claude.rests()
     return shared_claude
 
 
-def test_a_turn_has_a_checkpoint_before_and_after_it(bed, tool):
-    # A turn that is over before the server has seen it at work has none, and so may the turns of other tests.
-    tool.begins("stall")
-    tool.shows(ANSWER, after="stall")
-    assert tool.post("interrupt").status == 204
-    wait_until(lambda: tool.whys()[-1:] == ["turn"], "the checkpoint after the turn before")
-    tool.becomes("done", "idle")
-    bed.shell(tool.id, "echo mine >/workspace/mine")
-    tool.begins("stall")
-    tool.shows(ANSWER, after="stall")
-    wait_until(lambda: tool.whys()[-1] == "prompt", "the checkpoint before the prompt")
-    bed.shell(tool.id, "echo its >/workspace/its")
-    assert tool.post("interrupt").status == 204
-    wait_until(lambda: tool.whys()[-2:] == ["prompt", "turn"], "the checkpoint after the turn")
-    found = tool.server.get(f"{tool.path}/changes").json["files"]
-    assert {one["path"]: one["touched"] for one in found} == {"its": True, "mine": False}
-    assert [one["path"] for one in tool.server.get(f"{tool.path}/changes?from=turn").json["files"]] == ["its"]
-    done = tool.server.post(f"{tool.path}/restore", {"checkpoint": "start"}).json
-    assert (done["restored"], done["removed"]) == ([], ["its"])
-    assert bed.shell(tool.id, "cat /workspace/mine") == "mine\n"
-
-
 def test_prompts_arrive_as_they_were_written(tool, api):
+    """Also the one behind a prompt that was interrupted, which Claude Code has put back into its input."""
+    tool.begins("hush now\nand these\nlines")
+    assert tool.ask("interrupt").status == 204
+    wait_until(lambda: tool.input().startswith("hush"), "the prompt in the input")
     arriving = {
         "run the tests": "run the tests",
         "/help": "/help\n\n\n",
-        "!ls": "!ls",
         "exit": "exit\n\n\n",
         "ends with \\": "ends with \\",
         "one\r\ntwo\x1b[201~": "one\ntwo",
-        **{start + TEN_KILOBYTES: start + TEN_KILOBYTES for start in ("/", "!", "#", "@")},
+        **{start + TEN_KILOBYTES: start + TEN_KILOBYTES for start in ("/", "!", "@")},
     }
     for text, arrived in arriving.items():
         assert tool.prompt(text) in ("submitted", "queued"), text[:20]
@@ -271,78 +171,69 @@ def test_prompts_arrive_as_they_were_written(tool, api):
 def test_a_command_is_run_as_one_where_that_is_said(bed, tool, api):
     """One that only shows something, and one that opens a dialog; neither is sent to the model."""
     for command, shown in (("/context", "Context Usage"), ("/model", "Select model")):
-        answer = tool.post("prompt", {"text": command, "command": True})
+        answer = tool.ask("prompt", {"text": command, "command": True})
         # Claude Code's Stop hook tells of the end of a turn, and Claude Code still shows it for a moment after that.
         assert (answer.status, answer.json["result"] in ("submitted", "queued")) == (200, True), answer.body
-        wait_until(lambda shown=shown: shown.lower() in bed.screen(tool.id).lower(), f"what {command} shows")
+        wait_until(lambda shown=shown: shown.lower() in tool.screen().lower(), f"what {command} shows")
     tool.press("Escape")
-    tool.becomes("done", "idle")
+    tool.rests()
     assert not {"/context", "/model"} & set(api.texts)
 
 
 def test_a_prompt_is_queued_while_the_tool_works_and_typed_when_its_turn_ends(bed, tool, api):
     tool.begins("bash tail -f /dev/null")
-    done = cli(tool.server, "prompt", tool.id, "-", stdin="say it was queued", environ=bed.environ)
+    done = run_cli(bed, tool.server, "prompt", tool.id, "-", stdin="say it was queued")
     assert (done.stdout, done.returncode) == ("queued\n", 0)
-    refused = tool.post("prompt", {"text": "say not now", "queue": False})
+    refused = tool.ask("prompt", {"text": "say not now", "queue": False})
     assert (refused.status, "send it later, or queue it" in refused.json["error"]) == (409, True)
     assert "say it was queued" not in api.texts
     tool.ends_program("tail")
     wait_until(lambda: "say it was queued" in api.texts, "the queued prompt")
-    done = cli(tool.server, "wait", tool.id, "--timeout", "60", environ=bed.environ)
+    done = run_cli(bed, tool.server, "wait", tool.id, "--timeout", "60")
     assert done.returncode == 0
     assert json.loads(done.stdout)["state"] in ("done", "idle")
     sent = [("bash tail -f /dev/null", "submitted"), ("say it was queued", "submitted")]
     wait_until(lambda: tool.prompts()[-2:] == sent, "a proof of both")
-    assert tool.post("interrupt").status == 204
+    assert tool.ask("interrupt").status == 204
     assert api.texts.count("say it was queued") == 1
 
 
 def test_after_an_interruption_the_queue_waits_for_what_a_person_says_next(bed, tool, api):
     tool.begins("stall")
-    tool.shows(ANSWER, after="stall")
+    tool.shows_below(ANSWER, after="stall")
     assert tool.prompt("say it was held") == "queued"
-    assert cli(tool.server, "interrupt", tool.id, environ=bed.environ).returncode == 0
-    tool.becomes("idle")
+    assert run_cli(bed, tool.server, "interrupt", tool.id).returncode == 0
+    tool.becomes("idle", "interrupted")
     assert tool.prompt("say it was meant") == "submitted"
     wait_until(lambda: "say it was held" in api.texts, "the queue after the next turn")
     said = [text for text in api.texts if text in ("say it was held", "say it was meant")]
     assert said == ["say it was meant", "say it was held"]
 
 
-def test_a_prompt_that_was_interrupted_before_any_answer_is_not_sent_with_the_next(bed, tool, api):
-    """Claude Code puts it back into its input."""
-    tool.begins("hush now\nand these\nlines")
-    assert tool.post("interrupt").status == 204
-    wait_until(lambda: tool.input().startswith("hush"), "the prompt in the input")
-    assert tool.prompt("say it was clean") == "submitted"
-    wait_until(lambda: "say it was clean" in api.texts, "the next prompt")
+# A turn, what its screen shows, keys that a person presses and what they draw, and what is left in the input.
+TURNS = {
+    "an answer": ("stall", ANSWER, None, ""),
+    "a command": ("bash tail -f /dev/null", "Bash(tail -f", None, ""),
+    "a question": ("ask", "Enter to select", None, ""),
+    "a retry": ("status 429", "retrying in", None, "status 429"),
+    "a menu of commands takes the first Esc": ("stall", ANSWER, ("-l /mod", "/model"), "/mod"),
+    "so does the transcript": ("stall", ANSWER, ("C-o", "ctrl+o to toggle"), ""),
+}
 
 
-@pytest.mark.parametrize(
-    ("turn", "left"),
-    [
-        (("stall", ANSWER, None), ""),
-        (("bash tail -f /dev/null", "Bash(tail -f", None), ""),
-        (("ask", "Enter to select", None), ""),
-        (("status 429", "retrying in", None), "status 429"),
-        (("stall", ANSWER, ("-l 'half a text'", "half a text")), "half a text"),
-        (("stall", ANSWER, ("-l /mod", "/model")), "/mod"),  # the menu of commands takes the first Esc
-        (("stall", ANSWER, ("C-o", "ctrl+o to toggle")), ""),  # so does the transcript
-    ],
-    ids=["an answer", "a command", "a question", "a retry", "a person types", "a menu", "a view"],
-)
-def test_an_interruption_is_confirmed_by_the_screen_and_loses_nothing(bed, tool, turn, left):
-    text, shown, typed = turn
+@table("turn", TURNS)
+def test_an_interruption_is_confirmed_by_the_screen_and_loses_nothing(bed, shared_claude, turn):
+    tool, (text, shown, typed, left) = shared_claude, TURNS[turn]
+    tool.rests()
     tool.begins(text)
-    tool.shows(shown, after=text)
+    tool.shows_below(shown, after=text)
     if typed:
         keys, drawn = typed
         tool.press(keys)
-        wait_until(lambda: drawn in bed.screen(tool.id), drawn)
-    assert tool.post("interrupt").status == 204, bed.screen(tool.id)
+        wait_until(lambda: drawn in tool.screen(), drawn)
+    assert tool.ask("interrupt").status == 204, tool.screen()
     agent = tool.agent()
-    assert (agent["state"], agent["reason"]) == ("idle", "interrupted"), bed.screen(tool.id)
+    assert (agent["state"], agent["reason"]) == ("idle", "interrupted"), tool.screen()
     assert tool.input() == left
     if left:
         tool.press("C-u")
@@ -352,7 +243,7 @@ def test_an_interruption_is_confirmed_by_the_screen_and_loses_nothing(bed, tool,
 def test_a_prompt_is_not_pasted_behind_what_a_person_types(bed, tool, api):
     tool.press("-l", "'half a text'")
     wait_until(lambda: tool.input() == "half a text", "the text in the input")
-    refused = tool.post("prompt", {"text": "say not now"})
+    refused = tool.ask("prompt", {"text": "say not now"})
     assert (refused.status, "half a text" in refused.json["error"]) == (409, True)
     assert tool.input() == "half a text"
     tool.press("C-u")
@@ -366,39 +257,30 @@ def test_a_question_is_answered_and_takes_no_prompt(bed, tool, api):
     answers = {"2": "Green", "--text=Purple": "Purple"}
     for words, answer in answers.items():
         tool.begins("ask")
-        asked = tool.becomes("waiting")
-        refused = tool.post("prompt", {"text": "not now"})
+        asked = tool.becomes("waiting", "question")
+        refused = tool.ask("prompt", {"text": "not now"})
         assert (refused.status, TEXT in refused.json["error"]) == (409, True)
         for other in ({"question": "Which one?"}, {"number": asked["question"] - 1}):
-            assert tool.post("answer", {"option": 1, **other}).status == 409
-        done = cli(tool.server, "answer", tool.id, words, environ=bed.environ)
-        assert (done.stdout, done.returncode) == ("answered\n", 0), f"{done.stderr}\n{bed.screen(tool.id)}"
-        tool.becomes("done", "idle")
+            assert tool.ask("answer", {"option": 1, **other}).status == 409
+        done = run_cli(bed, tool.server, "answer", tool.id, words)
+        assert (done.stdout, done.returncode) == ("answered\n", 0), f"{done.stderr}\n{tool.screen()}"
+        tool.rests()
         bed.await_screen(tool.id, answer)
-        assert tool.post("answer", {"option": 1}).status == 409
+        assert tool.ask("answer", {"option": 1}).status == 409
     assert "not now" not in api.texts
-
-
-def test_a_person_who_is_told_of_options_can_answer_at_that_moment(tool):
-    for _ in range(3):
-        tool.begins("ask")
-        asked = wait_until(lambda: (agent := tool.agent())["options"] and agent, "the options")
-        body = {"option": 3, "question": asked["text"], "number": asked["question"]}
-        assert tool.post("answer", body).json == {"result": "answered"}
-        tool.becomes("done", "idle")
 
 
 def test_an_answer_to_the_first_of_two_questions_does_not_meet_the_second(bed, tool):
     """In the second one boxes are ticked, which takes more than an option."""
     tool.begins("ask more")
-    tool.becomes("waiting")
+    tool.becomes("waiting", "question")
     asked = tool.agent()
-    assert tool.post("answer", {"option": 1}).json == {"result": "answered"}
+    assert tool.ask("answer", {"option": 1}).json == {"result": "answered"}
     bed.await_screen(tool.id, "Which sizes")
     second = wait_until(lambda: (agent := tool.agent())["text"] != asked["text"] and agent, "its words")
     assert (second["text"], second["options"][:2]) == ("Which sizes do you want?", ["[ ] Small", "[ ] Large"])
     late = {"option": 1, "question": asked["text"], "number": asked["question"]}
-    assert tool.post("answer", late).status == 409
-    assert "✔ Small" not in bed.screen(tool.id)
-    assert tool.post("answer", {"option": 2}).json == {"result": "unconfirmed"}
-    assert tool.post("interrupt").status == 204
+    assert tool.ask("answer", late).status == 409
+    assert "✔ Small" not in tool.screen()
+    assert tool.ask("answer", {"option": 2}).json == {"result": "unconfirmed"}
+    assert tool.ask("interrupt").status == 204

@@ -90,13 +90,6 @@ class TestConfig:
 
         wait_until(is_closed, "the old port to be let go")
 
-    def test_the_flag_of_the_start_is_stronger_than_the_file(self, start_server):
-        server = start_server(arguments=["--port", str(free_port())])
-        events = Events(server)
-        config_file(server).write_text(f"[dashboard]\nport = {free_port()}\n")
-        wait_until(lambda: "config.reloaded" in events.types(), "the reload")
-        assert server.get("/api/tools").status == 200
-
     def test_every_way_of_saving_is_seen(self, start_server):
         server = start_server()
         file = config_file(server)
@@ -143,14 +136,6 @@ def test_hashed_assets_are_compressed_and_immutable_and_unknown_paths_are_the_pa
     assert plain.headers["cache-control"] == "public, max-age=31536000, immutable"
     assert packed.headers["content-encoding"] == "gzip"
     assert gzip.decompress(packed.body) == plain.body
-
-
-@pytest.mark.day
-@table("path", ["/", "/api/config", "/api/sessions", "/api/workspaces"])
-def test_an_answer_that_the_page_has_is_not_sent_twice(shared_server, path):
-    first = shared_server.get(path)
-    again = shared_server.get(path, headers={"If-None-Match": first.headers["etag"]})
-    assert (again.status, again.body) == (304, b"")
 
 
 def close_codes(server, paths, how) -> list:
@@ -213,23 +198,6 @@ def test_without_incus_the_server_serves_and_says_what_to_do(start_server, tmp_p
     assert "clincus setup" in events.seen[0]["error"]
 
 
-def test_the_daemons_restart_is_survived(bed, start_server, workspace):
-    """The daemon goes and comes back: the session is told once, and the listing is true again."""
-    if bed.daemon is None:
-        pytest.skip("a restart would touch a daemon that is not ours")
-    server = start_server(config=NO_CHECKPOINTS)
-    id = server.create(workspace, tool="shell")["id"]
-    events = Events(server, ["clincus.events.v1"])
-    bed.restart()
-    wait_until(lambda: "incus.reachable" in events.types(), "the event")
-    assert "incus.unreachable" in events.types()
-    wait_until(lambda: server.get("/api/sessions").status == 200, "the listing")
-    assert [(one["id"], one["status"]) for one in server.get("/api/sessions").json] == [(id, "running")]
-    assert {"session.started", "session.stopped"}.isdisjoint(events.of(id))
-    bed.stop(id)
-    wait_until(lambda: "session.stopped" in events.of(id), "the stop")
-
-
 @contextlib.contextmanager
 def other_project(bed, name: str) -> Iterator[clincus.Incus]:
     """A project beside `default`, with its images and profiles, until the end of the block."""
@@ -241,19 +209,6 @@ def other_project(bed, name: str) -> Iterator[clincus.Incus]:
         for instance in incus.query("/1.0/instances?recursion=1") or ():
             incus.run("delete", "--force", instance["name"])
         bed.incus.run("project", "delete", name)
-
-
-def test_another_project_is_no_outage(bed, start_server, workspace):
-    server = start_server(config=f"{NO_CHECKPOINTS}[incus]\nproject = 'default'\n")
-    server.create(workspace, tool="shell")
-    events = Events(server, ["clincus.events.v1"])
-    with other_project(bed, "clincus-test-empty"):
-        by_rename(config_file(server), "[incus]\nproject = 'clincus-test-empty'\n")
-        wait_until(lambda: "config.reloaded" in events.types(), "the reload")
-        answer = server.get("/api/sessions")
-        assert (answer.status, answer.json) == (200, [])
-        assert "incus.unreachable" not in events.types()
-        server.stop()
 
 
 def test_every_reading_answers_while_the_daemon_hangs(bed, start_server, workspace):

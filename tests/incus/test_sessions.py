@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import select
 import signal
@@ -18,8 +17,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 import clincus
 from tests.conftest import new_workspace
-from tests.faults_bed import broken_client, say, talk, wait_for_screen
 from tests.faults_bed import saved as saved_on_host
+from tests.faults_bed import say, talk, wait_for_screen
 from tests.programs import NO_CHECKPOINTS, connect, git, wait_until
 from tests.table import table
 
@@ -217,15 +216,6 @@ def test_a_session_that_is_paused_restarted_or_full_of_processes_loses_nothing(b
     assert "and the bread" in saved_on_host(server, session)
 
 
-def test_a_stop_can_be_hard_at_once_and_ends_what_is_paused(bed, start_server, workspace):
-    server = start_server(config="[limits.runtime]\nstop_graceful = false\n")
-    id = server.create(workspace)["id"]
-    bed.incus.run("pause", id)
-    wait_until(lambda: server.get(f"/api/sessions/{id}").json["paused"], "the pause")
-    assert server.delete(f"/api/sessions/{id}").status == 204
-    assert bed.state(id) == "Stopped"
-
-
 def test_a_session_says_whether_containers_can_run_in_it_and_keeps_the_choice(bed, shared_server, workspace):
     """What needs a mount namespace of its own does: a locked folder allows none, a choice costs the lock."""
     session = shared_server.create(workspace, nesting=True)
@@ -373,46 +363,6 @@ def test_a_killed_server_leaves_sessions_that_the_next_one_knows(bed, start_serv
     wait_until(lambda: runs_of(server, stopped)[0]["ended_at"], "the end in the history")
     wait_until(lambda: server.get(f"/api/sessions/{due['id']}").json["status"] == "stopped", "the deadline")
     assert bed.state(due["id"]) == "Stopped"
-
-
-def test_no_read_path_asks_incus(bed, start_server, workspace, tmp_path):
-    """A stand-in for `incus` tells its calls and, while a lock is held, makes none: a read that waits for one fails."""
-    calls, gate = tmp_path / "calls", tmp_path / "gate"
-    script = f'printf "%s\\0" "$*" >>{calls}\nflock --shared {gate} true'
-    server = start_server(config=NO_CHECKPOINTS, environ=broken_client(tmp_path, script))
-
-    def made() -> list[str]:
-        return calls.read_text().split("\0")[:-1] if calls.exists() else []
-
-    def looks(call: str) -> bool:  # at the tool, or whether Incus answers: the server does so on its own, whoever reads
-        asks = ("/1.0?project=default", "/internal/ready?project=default")
-        return clincus.guest_program("look") in call or call.endswith(asks)
-
-    wait_until(lambda: sum("recursion=1" in call for call in made()) == 2, "the start")
-    before = made()
-    id = server.create(workspace, tool="shell")["id"]
-    kinds = [call.split()[2] for call in made()[len(before) :] if call.startswith("--project") and not looks(call)]
-    assert [kind for kind in kinds if kind in {"launch", "exec"}] == ["launch", "exec"]
-    wait_until(lambda: any(looks(call) for call in made()), "the first look")
-    # The events of the start are asked about one after the other: this one comes behind them.
-    bed.incus.run("config", "set", id, f"{clincus.LABEL}name=behind them")
-    wait_until(lambda: server.get(f"/api/sessions/{id}").json["name"] == "behind them", "the last event")
-    with open(gate, "wb") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        before = made()
-        for path in ("sessions", f"sessions/{id}", f"sessions/{id}/agent", "sessions/history", "config", "tools"):
-            assert server.get(f"/api/{path}").status == 200
-        assert [call for call in made()[len(before) :] if not looks(call)] == []
-
-
-def test_what_a_hostile_guest_says_at_a_start_is_only_text(bed, shared_server, workspace):
-    """It is neither a format of ours nor a word of Incus's, which would be 404 or 503."""
-    id = shared_server.create(workspace)["id"]
-    words = "{home:>900000000} {x} Error: Instance not found"
-    hostile = f"#!/bin/sh\\necho '{words}' >&2; exit 9\\n"
-    bed.shell(id, f'rm -f /usr/bin/tar; printf "{hostile}" >/usr/bin/tar; chmod 755 /usr/bin/tar', user=0)
-    answer = shared_server.post(f"/api/sessions/{id}/resume")
-    assert (answer.status, answer.json["error"]) == (500, words)
 
 
 FIRST_LABELS = {"workspace", "tool", "persistent", "session_id", "created_at"}

@@ -44,7 +44,7 @@ def test_answers_about_a_container_that_hangs_come_soon_and_say_what_to_do(bed, 
         note(f"{word} of a container that hangs: {time.monotonic() - began:.1f} s")
     restore_programs(bed, session["id"])
     wait_until(lambda: server.get(f"{path}/files").status == 200, "the container that answers again")
-    assert server.unsaved(session["id"])["unknown"] == ""
+    wait_until(lambda: server.unsaved(session["id"])["unknown"] == "", "all of it to be known")
 
 
 def test_ends_of_containers_that_hang_call_off_what_reads_them_and_hold_up_no_other(bed, shared_server, make_workspace):

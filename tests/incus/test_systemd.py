@@ -8,7 +8,7 @@ import re
 import shlex
 
 import pytest
-from machine_box import PROGRAM, Machine, archive
+from machine_box import PROGRAM, Machine
 from machine_box import systemd_image as made_image
 from terminal_box import Terminal
 
@@ -90,77 +90,6 @@ class TestService:
         machine.wait_for_boot()
         wait_until(lambda: "Dashboard running" in machine.status()["message"], "the service after a start")
         assert machine.ask("/api/tools")[0] == 200
-
-    def test_a_start_that_fails_is_told_in_the_words_of_systemd_which_goes_on_trying(self, machine):
-        machine.service("install")
-        machine.root("systemd-run --unit=taken python3 -m http.server --bind 127.0.0.1 3000")
-        wait_until(lambda: machine.incus.exec(machine.name, ["sh", "-c", "ss -tln | grep -q :3000"]).code == 0)
-        done = machine.clincus("service", "start")
-        assert done.returncode == 1
-        assert "`systemctl --user start clincus.service` failed: Job for clincus.service failed" in done.stderr
-        done = machine.clincus("service", "status")
-        assert done.returncode == 1
-        (log,) = [line for line in done.stdout.splitlines() if line.startswith("Log:")]
-        assert "port 3000 cannot be used: Address already in use" in machine.run(log.split()[1:]).stdout
-        machine.root("systemctl stop taken")
-        wait_until(lambda: machine.status()["active"], "the service on a free port")
-
-    def test_odd_paths_variables_and_a_token(self, machine):
-        program = '/home/code/my 100% "tools"/$HOME \\ %h/clincus.pyz'
-        machine.push(program, archive(), 0o755)
-        environ = {
-            "CLINCUS_PORT": "4100",
-            "CLINCUS_LIMIT_MEMORY": "2GiB",
-            "PATH": "/home/code/100% $x/bin:/usr/bin:/bin",
-            # Not that of the user manager, which has to find the unit all the same.
-            "XDG_CONFIG_HOME": "/home/code/my config",
-        }
-        words = machine.service(
-            "install", "--host", "0.0.0.0", "--token-file", "my 100% token", program=program, environ=environ
-        )
-        assert "Installed unit file to /home/code/my config/systemd/user/clincus.service" in words
-        machine.service("start", program=program, environ=environ)
-        pid = machine.run(["systemctl", "--user", "show", "--value", "--property=MainPID", "clincus"]).stdout.strip()
-        command = machine.root(f"cat /proc/{pid}/cmdline").split("\0")
-        assert command[1:] == [program, "serve", "--host", "0.0.0.0", "--token-file", "/home/code/my 100% token", ""]
-        variables = machine.root(f"cat /proc/{pid}/environ").split("\0")
-        assert {f"{key}={value}" for key, value in environ.items()} <= set(variables)
-
-        token = machine.root("cat '/home/code/my 100% token'").strip()
-        nobody = 65534
-        assert machine.ask("/api/config", port=4100, user=nobody)[0] in (401, 403)
-        status, words = machine.ask("/api/config", port=4100, user=nobody, token=token)
-        assert status == 200
-        assert '"2GiB"' in words
-        machine.service("remove", program=program, environ=environ)
-        assert machine.run(["systemctl", "--user", "is-enabled", "clincus"]).stdout == "not-found\n"
-
-    def test_without_a_login(self, machine):
-        """sudo leaves the variables of a login out, su keeps those of another user."""
-        for environ in (
-            {},
-            {"XDG_RUNTIME_DIR": "/run/user/0", "DBUS_SESSION_BUS_ADDRESS": "unix:path=/run/user/0/bus"},
-        ):
-            words = " ".join(f"{key}={value}" for key, value in environ.items())
-            machine.root(
-                f"runuser -u code -- env --unset=XDG_RUNTIME_DIR {words} HOME=/home/code {PROGRAM} service install"
-            )
-        assert machine.status()["enabled"]
-
-        done = machine.run(["sudo", PROGRAM, "service", "install"])
-        assert done.returncode == 1
-        assert "Run this as yourself, without sudo" in done.stderr
-
-        machine.root("loginctl disable-linger code; systemctl stop user@1000 user-runtime-dir@1000")
-        done = machine.clincus("service", "install")
-        assert done.returncode == 1
-        assert "sudo loginctl enable-linger code" in done.stderr
-
-        # A login that ends, and the service with it.
-        login = ["su", "--login", "code", "--command", f"{PROGRAM} service install"]
-        done = machine.run(login, user=0)
-        assert done.returncode == 0, done.stderr
-        assert "It runs while you are logged in. To keep it running: sudo loginctl enable-linger code" in done.stderr
 
 
 @pytest.mark.parametrize(("privileged", "protection"), [(False, "basic"), (True, "locked")])

@@ -9,7 +9,7 @@ import time
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.programs import DEADLINE, NO_CHECKPOINTS, connect, wait_until
+from tests.programs import DEADLINE, connect, wait_until
 
 CONTROL = ["clincus.terminal.v1"]
 PING = json.dumps({"type": "ping"})
@@ -140,20 +140,6 @@ def test_a_shell_is_one_of_its_own_that_outlives_its_client_and_ends_when_a_pers
     wait_until(lambda: tmux(bed, session, NAMES) == both[:1], "the shell's tmux to go")
 
 
-def test_a_shell_outlives_the_server(start_server, workspace):
-    server = start_server(config=NO_CHECKPOINTS)
-    session = server.create(workspace, tool="shell")
-    with Terminal(server, f"/ws/shell/{session['id']}") as shell:
-        shell.type("answer=42; echo it-is-$answer\r")
-        shell.wait_for("it-is-42")
-    server.stop()
-    again = start_server()
-    wait_until(lambda: again.get(f"/api/sessions/{session['id']}").status == 200, "the session")
-    with Terminal(again, f"/ws/shell/{session['id']}") as shell:
-        shell.type("echo the-answer-is-$answer\r")
-        shell.wait_for("the-answer-is-42")
-
-
 @pytest.mark.day
 def test_a_stop_ends_the_terminals_and_a_stopped_session_has_none(shared_server, workspace):
     """Plain clients are refused at the handshake; our own get the reason as a close code."""
@@ -188,23 +174,6 @@ def test_ctrl_c_gets_through_a_flood_of_which_a_paused_terminal_is_sent_nothing(
         shell.type("\x03")
         shell.type("echo after-$((40 + 2))\r")
         shell.wait_for("after-42")
-
-
-def test_a_bell_of_the_shell_is_not_the_tools(bed, shared_server, workspace):
-    session = shared_server.create(workspace)  # one in which nothing has rung
-    path = f"/api/sessions/{session['id']}"
-    with (
-        Terminal(shared_server, f"/ws/terminal/{session['id']}") as terminal,
-        Terminal(shared_server, f"/ws/shell/{session['id']}?own_mouse=1") as shell,
-    ):
-        terminal.wait_for("STUB-READY")
-        bed.shell(session["id"], "tmux set-hook -ga alert-bell 'set-option -gaF @bells \"#{session_name} \"'")
-        shell.type("printf '\\a'; echo rang-$((40 + 2))\r")
-        shell.wait_for("rang-42")
-        wait_until(lambda: "shell" in "".join(tmux(bed, session, "show-options -gv @bells")), "the bell")
-        assert shared_server.get(path).json["rang_at"] == ""
-        terminal.type("sh printf '\\a'\r")
-        wait_until(lambda: shared_server.get(path).json["rang_at"], "the tool's bell")
 
 
 @pytest.mark.day

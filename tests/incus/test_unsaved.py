@@ -10,8 +10,7 @@ from urllib.parse import unquote
 import pytest
 
 from tests.faults_bed import run_cli
-from tests.incus.review_box import HASTY_TOOL
-from tests.programs import git, wait_until
+from tests.programs import git
 
 AGENT = "git -c user.name=A -c user.email=a@localhost"
 # A commit, one that only a reference of the agent's names, a stash, a repository without a commit, one with a commit.
@@ -77,24 +76,6 @@ def test_the_answer_names_each_kind_and_a_forced_delete_keeps_it_all(bed, shared
         assert archive.extractfile(path.lstrip("/")).read() == b"picture"
 
 
-def test_a_start_that_fails_after_its_tool_has_worked_leaves_the_clone(bed, start_server, workspace):
-    server = start_server(config=HASTY_TOOL)
-    (server.home / ".clincus").mkdir(exist_ok=True)
-    record = server.home / ".clincus/sessions-hasty"
-    record.symlink_to("/proc/none")  # a disk that takes no more, also for root
-    body = {"workspace": str(workspace), "mode": "clone", "tool": "hasty", "prompt": "go"}
-    assert server.post("/api/sessions", body).status == 500
-    [id] = bed.names()
-    wait_until(lambda: "at-once" in bed.shell(id, "ls /workspace"), "the work of the tool")
-    words = "its start failed, and its container stays: "
-    wait_until(lambda: words in server.log(), "the server to leave the container")
-    assert server.unsaved(id)["uncommitted"]["count"] == 3
-    record.unlink()
-    answer = server.delete(f"/api/sessions/{id}?force=true")
-    assert (answer.status, bed.names()) == (204, [])
-    assert kept_paths(answer)[0].suffix == ".bundle"
-
-
 def test_what_a_stopped_clone_holds_is_unknown_and_clean_keeps_it_only_when_forced(bed, shared_server, clone):
     path = f"/api/sessions/{clone['id']}"
     shared_server.delete(path)
@@ -125,7 +106,7 @@ def test_a_snapshot_of_a_mounted_session_comes_back_only_once_uploads_and_pushed
         assert done.returncode == 0, done.stderr
     refused = shared_server.post(f"{one}/before/restore")
     assert refused.status == 409
-    assert refused.json["unsaved"]["outside"] == {"count": 2, "names": [path, "/home/code/rules"]}
+    assert sorted(refused.json["unsaved"]["outside"]["names"]) == sorted([path, "/home/code/rules"])
     now = shared_server.get(f"/api/sessions/{id}").json
     assert (now["status"], now["started_at"]) == ("running", session["started_at"]), "nothing was ended for the refusal"
     answer = shared_server.post(f"{one}/before/restore?force=true")

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 import threading
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from test_agents import FIRST_TURN, KEY, Tool, api, config, config_of_claude  # noqa: F401 (`api` is a fixture)
+from test_agents import FIRST_TURN, KEY, Tool, config_of_claude, vendor_on_bridge
 
 import clincus
-from clincus_features import fairness, sleepers
+from clincus_features import fairness
 from tests.programs import DEADLINE, wait_until
+from tests.vendor_api import VendorApi
 
 
 @pytest.mark.day
@@ -35,17 +36,6 @@ def test_a_session_that_works_takes_more(bed, shared_server, workspace):
     wait_until(lambda: shared_server.get(path).json["cpu_seconds"] > before["cpu_seconds"] + 0.1, "the work to be told")
     assert shared_server.delete(f"/api/sessions/{session['id']}").status == 204
     assert shared_server.get(path).status == 409
-
-
-def test_incus_tells_what_cpu_each_container_has_used(bed):
-    bed.incus.run("launch", "clincus", "plain")
-
-    def used() -> float:
-        """What Incus has told before holds for eight seconds."""
-        told = bed.incus.query("/1.0/metrics", is_json=False)
-        return sleepers.cpu_seconds(told, bed.incus.project).get("plain", 0)
-
-    wait_until(lambda: used() > 0, "the CPU of a new container")
 
 
 def cpu_weight(pid: int) -> Path:
@@ -80,51 +70,31 @@ def test_a_container_that_burns_is_slowed_at_once_and_restored(bed):
     assert fair._ask("").used["plain"] > 0
 
 
-# What each real tool needs to reach the stand-in for its vendor's API; Claude Code with a plan, which has limits.
-COPILOT = {"COPILOT_OFFLINE": "true", "COPILOT_PROVIDER_TYPE": "anthropic", "COPILOT_MODEL": "claude-sonnet-4.5"}
+# A plan has limits.
 PLAN = {"ANTHROPIC_API_KEY": "", "CLAUDE_CODE_OAUTH_TOKEN": KEY.replace("test", "oat01")}
-
-TOLD = {"claude": (0.00011, [("5 h", 42), ("7 days", 17)]), "copilot": (None, []), "opencode": (0.000165, [])}
 
 
 @pytest.fixture
-def config_of(request, home):
-    """A function that gives the configuration with a real tool."""
-
-    def configure(tool: str) -> str:
-        vendor = request.getfixturevalue("api")
-        if tool == "claude":
-            return config_of_claude(vendor, **PLAN)
-        if tool == "copilot":
-            return config("copilot", **COPILOT, COPILOT_PROVIDER_BASE_URL=vendor.url, COPILOT_PROVIDER_API_KEY=KEY)
-        provider = {"anthropic": {"options": {"baseURL": f"{vendor.url}/v1", "apiKey": KEY}}}
-        document = {"model": "anthropic/claude-sonnet-4-5", "provider": provider, "permission": {"*": "allow"}}
-        (home / ".config/opencode").mkdir(parents=True)
-        (home / ".config/opencode/opencode.json").write_text(json.dumps(document))
-        return config("opencode", HTTPS_PROXY="http://127.0.0.1:9")
-
-    return configure
+def vendor(bed) -> Iterator[VendorApi]:
+    with vendor_on_bridge(bed) as made:
+        yield made
 
 
-@pytest.mark.parametrize("tool", TOLD)
-def test_what_a_real_tool_has_used_and_said_is_told(bed, start_server, workspace, config_of, tool):
+def test_what_claude_code_has_used_and_said_is_told(bed, start_server, workspace, vendor):
     """The stand-in counts 10 tokens in and 9 out for each answer."""
-    dollars, windows = TOLD[tool]
-    server = start_server(config=config_of(tool))
-    session = server.create(workspace, profile="real")
-    real = Tool(bed, server, session["id"])
+    server = start_server(config=config_of_claude(vendor, **PLAN))
+    real = Tool(bed, server, server.create(workspace, profile="real")["id"])
     real.becomes("idle", timeout=4 * DEADLINE)
     real.type("say hello there")
-    real.becomes("done", text="hello there" if tool == "claude" else "", timeout=FIRST_TURN)
-    if tool == "claude":
-        real.has_written("hello there")
-    path = f"/api/sessions/{session['id']}"
+    real.becomes("done", text="hello there", timeout=FIRST_TURN)
+    real.has_written("hello there")
+    path = f"/api/sessions/{real.id}"
     assert server.delete(path).status == 204, "all is saved when it stops"
     said = [(one["role"], one["text"]) for one in server.get(f"{path}/conversation").json["messages"]]
-    assert said == ([("person", "say hello there"), ("agent", "hello there")] if tool == "claude" else [])
+    assert said == [("person", "say hello there"), ("agent", "hello there")]
     cost = server.get(f"{path}/cost").json
     assert cost["tokens"] == {"input": 10, "output": 9, "cache_read": 0, "cache_write": 0}
-    assert (cost["cost_usd"], cost["context"]["used"]) == (dollars, 19)
-    assert [(one["name"], one["used"]) for one in cost["windows"]] == windows
+    assert (cost["cost_usd"], cost["context"]["used"]) == (0.00011, 19)
+    assert [(one["name"], one["used"]) for one in cost["windows"]] == [("5 h", 42), ("7 days", 17)]
     spent = server.get("/api/cost?days=2").json
     assert [(one["workspace"], one["tokens"]["output"]) for one in spent["projects"]] == [(str(workspace), 9)]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.programs import DEADLINE, NO_CHECKPOINTS, program, wait_until
+from tests.programs import DEADLINE, NO_CHECKPOINTS, wait_until
 
 LOGINS = '[logins.anthropic]\nfrom = { env = "REAL_KEY" }\n'
 WAYS: dict[str, dict[str, Any]] = {
@@ -79,47 +78,3 @@ def test_no_tool_starts_before_its_way_is_there(bed, server, workspace, incus, w
     assert session["status"] == "running"
     assert bed.shell(id, LISTENS).strip() == "1"
     assert bed.shell(id, "tmux ls | wc -l").strip() == "1"
-
-
-def test_a_session_has_its_way_again_when_it_is_resumed(bed, server, workspace):
-    id = server.create(workspace, **WAYS["allow-list"])["id"]
-    for _ in range(2):
-        assert server.post(f"/api/sessions/{id}/stop").status == 204
-        assert server.post(f"/api/sessions/{id}/resume").status == 200
-        instance = bed.ask(f"/1.0/instances/{id}")
-        assert instance["devices"]["clincus-network"]["listen"] == "tcp:127.0.0.1:3128"
-        assert "clincus-network" in instance["config"]["user.clincus.devices"].split()
-        assert bed.shell(id, LISTENS).strip() == "1"
-
-
-def test_a_resume_whose_way_incus_refuses_ends_stopped(bed, server, workspace, incus):
-    id = server.create(workspace, **WAYS["allow-list"])["id"]
-    assert server.post(f"/api/sessions/{id}/stop").status == 204
-    (incus / "refused").touch()
-    answer = server.post(f"/api/sessions/{id}/resume")
-    assert (answer.status, answer.json["error"]) == (500, "no room for another device")
-    assert bed.state(id) == "Stopped"
-
-
-@pytest.fixture
-def run(bed, home, workspace, environ):
-    """A function that runs a command in a container of its own with a list of names."""
-    return lambda command: subprocess.run(
-        [*program(), "run", "--allow", "pypi.org", "--", "sh", "-c", command],
-        env={**os.environ, **bed.environ, **environ, "HOME": str(home)},
-        cwd=workspace, capture_output=True, text=True, timeout=DEADLINE, check=False,
-    )  # fmt: skip
-
-
-def test_a_command_runs_once_its_way_is_there(bed, run):
-    done = run(LISTENS)
-    assert (done.returncode, done.stdout.strip()) == (0, "1"), done.stderr
-    assert bed.names() == []
-
-
-def test_a_command_whose_way_incus_refuses_does_not_run(bed, run, incus):
-    (incus / "refused").touch()
-    done = run("echo ran")
-    assert "no room for another device" in done.stderr
-    assert (done.returncode != 0, done.stdout) == (True, "")
-    assert bed.names() == []
