@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 
 ENDS_WITHIN = 10.0  # seconds for a thread or a child that was told to end
+# One for each process, for good: the deadlines of children in clincus.py, and the workers of asyncio.
+OF_THE_PROCESS = ("deadlines", "a deadline has passed", "asyncio_")
 
 
 def inotify_instances(pid: int | str = "self") -> set[str]:
@@ -60,7 +62,7 @@ class Snapshot:
     """What this process has at one moment."""
 
     def __init__(self) -> None:
-        self.threads = set(threading.enumerate())
+        self.threads = {one for one in threading.enumerate() if not one.name.startswith(OF_THE_PROCESS)}
         self.instances = inotify_instances()
         self.ports = listening()
         self.children = living_children()
