@@ -137,7 +137,7 @@ class Need:
 
 
 class World:
-    """A session at noon. Verbs of a story are methods; a number lets so many seconds pass."""
+    """A session at noon. Verbs of a story are methods."""
 
     def __init__(self, home: Path, tool: str = "claude", skew: float = 0.0) -> None:
         self._home, self.tool = home, tool
@@ -344,20 +344,6 @@ class World:
             self._held_at = self.now
         self._over(truth)
 
-    # -- Verbs: hooks
-
-    def late(self) -> None:
-        """The next hook comes late."""
-        self._fate = "late"
-
-    def lost(self) -> None:
-        """The next hook never comes."""
-        self._fate = "lost"
-
-    def twice(self) -> None:
-        """The next hook comes twice."""
-        self._fate = "twice"
-
     # -- Verbs: the tool
 
     def prompt(self) -> None:
@@ -543,10 +529,12 @@ class World:
     # -- The end
 
     def play(self, script: str) -> World:
-        """Play a story: verbs, and numbers of seconds."""
+        """Play a story: verbs, numbers of seconds, and what becomes of the next hook."""
         for word in script.split():
             if word.replace(".", "").isdigit():
                 self.wait(float(word))
+            elif word in FATES:
+                self._fate = word
             else:
                 getattr(self, word.replace("-", "_"))()
         return self

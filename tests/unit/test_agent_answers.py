@@ -118,16 +118,6 @@ def test_a_box_that_was_ticked_is_no_answer_and_is_not_unticked(tool):
     assert tool.pressed == ["2"]
 
 
-def test_the_next_question_is_not_answered_by_the_same_answer(tool):
-    """The tool goes on to another question that looks much the same."""
-    tool.asks("Which colour?", "Red", "Green")
-    tool.look()
-    answer = Answer(tool)
-    tool._answered = lambda label: (tool.taken.append(label), tool.asks("Which size?", "Red", "Green"))
-    assert answer.choose(2)
-    assert (tool.pressed, tool.taken) == (["2"], ["Green"])
-
-
 COLOUR = "\x1b[31m \x1b[0m"
 
 
@@ -181,13 +171,6 @@ def test_words_that_do_not_show_are_not_sent(tool):
     assert (tool.pressed, tool.taken) == (["Down", "Down"], [])
 
 
-def test_a_question_that_takes_no_words_says_so(tool):
-    tool.asks("Which colour?", "Red", "Green")
-    tool.look()
-    with pytest.raises(clincus.ClincusError, match="takes no text of your own"):
-        Answer(tool).write("Purple")
-
-
 # ---- a tool of the user's own, of whose input nothing is known
 
 
@@ -223,13 +206,6 @@ def test_a_line_that_does_not_show_is_not_sent(clock):
     tool.echoes = False
     assert not answered_by_a_line(tool, "secret")
     assert (tool.pressed, tool.taken) == ([], [])
-
-
-def test_a_line_that_nobody_reads_is_unconfirmed(clock):
-    tool = Asker(clock, "^Your name", "Your name? ")
-    tool.reads = False
-    assert not answered_by_a_line(tool, "Ada")
-    assert tool.pressed == ["Enter"]
 
 
 def test_a_question_that_another_one_replaces_before_enter_gets_no_line(clock):

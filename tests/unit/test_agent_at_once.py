@@ -102,17 +102,12 @@ class Chain(Tool):
 
 
 @pytest.fixture
-def desk(monkeypatch, tmp_path) -> Callable[[type[Tool]], Desk]:
-    """A function that makes a desk at a tool of some kind."""
-    clock = use_clock(monkeypatch)
-
-    def make(kind: type[Tool]) -> Desk:
-        tool = kind(clock)
-        monkeypatch.setattr(prompts, "open_terminal", lambda *arguments: nullcontext(tool))
-        monkeypatch.setattr(agents, "look", lambda *arguments, **options: tool.look() or tool.known)
-        return Desk(tmp_path, tool)
-
-    return make
+def desk(monkeypatch, tmp_path) -> Desk:
+    """A desk at a tool that asks something else as soon as it is answered, once."""
+    tool = Chain(use_clock(monkeypatch))
+    monkeypatch.setattr(prompts, "open_terminal", lambda *arguments: nullcontext(tool))
+    monkeypatch.setattr(agents, "look", lambda *arguments, **options: tool.look() or tool.known)
+    return Desk(tmp_path, tool)
 
 
 def ask(desk: Desk) -> int:
@@ -127,45 +122,40 @@ def ask(desk: Desk) -> int:
 @pytest.mark.parametrize("has_number", [True, False], ids=["by its number", "whatever it is"])
 def test_of_two_people_who_answer_at_once_the_first_one_counts(desk, has_number):
     """The second answer does not meet the question behind: nobody has read it."""
-    here = desk(Chain)
-    number = ask(here)
+    number = ask(desk)
     given = {"number": number} if has_number else {}
-    results = here.at_once(lambda: here.answer(1, **given), lambda: here.answer(2, **given))
-    assert (results, here.tool.taken) == (["answered", "question_closed"], ["Red"])
-    here.look()
-    assert here.answer(2) == "answered", "it can be answered by those who have read it"
-    assert here.tool.taken == ["Red", "Large"]
+    results = desk.at_once(lambda: desk.answer(1, **given), lambda: desk.answer(2, **given))
+    assert (results, desk.tool.taken) == (["answered", "question_closed"], ["Red"])
+    desk.look()
+    assert desk.answer(2) == "answered", "it can be answered by those who have read it"
+    assert desk.tool.taken == ["Red", "Large"]
 
 
 def test_a_prompt_at_once_with_an_answer_does_not_answer_the_question_behind(desk):
-    here = desk(Chain)
-    ask(here)
-    results = here.at_once(lambda: here.answer(1), lambda: here.prompt("go on"))
-    assert (results, here.tool.taken) == (["answered", "question_open"], ["Red"])
+    ask(desk)
+    results = desk.at_once(lambda: desk.answer(1), lambda: desk.prompt("go on"))
+    assert (results, desk.tool.taken) == (["answered", "question_open"], ["Red"])
 
 
 def test_a_prompt_before_an_answer_is_refused_with_the_question(desk):
-    here = desk(Tool)
-    ask(here)
-    results = here.at_once(lambda: here.prompt("go on"), lambda: here.answer(1))
-    assert (results, here.tool.taken) == (["question_open", "answered"], ["Red"])
+    ask(desk)
+    results = desk.at_once(lambda: desk.prompt("go on"), lambda: desk.answer(1))
+    assert (results, desk.tool.taken) == (["question_open", "answered"], ["Red"])
 
 
 def test_two_prompts_at_once_both_arrive(desk):
-    here = desk(Tool)
-    results = here.at_once(lambda: here.prompt("one"), lambda: here.prompt("two"))
-    sent = [one.text for one in here.sender.prompts.of(SESSION)]
-    assert (results[0], here.tool.taken[0]) == ("submitted", "one")
+    results = desk.at_once(lambda: desk.prompt("one"), lambda: desk.prompt("two"))
+    sent = [one.text for one in desk.sender.prompts.of(SESSION)]
+    assert (results[0], desk.tool.taken[0]) == ("submitted", "one")
     assert results[1] in ("submitted", "queued")
     assert sent == ["one", "two"]
 
 
 def test_a_queue_goes_on_after_incus_has_failed_once(desk, monkeypatch):
     """A tool at rest does nothing that would let Clincus look at it again."""
-    here = desk(Tool)
-    here.watch._due.clear()
-    here.sender.prompts.add(SESSION, "next", "queued", command=False)
-    here.sender.hear(SESSION, here.watch.decision(SESSION))
+    desk.watch._due.clear()
+    desk.sender.prompts.add(SESSION, "next", "queued", command=False)
+    desk.sender.hear(SESSION, desk.watch.decision(SESSION))
     reached = prompts.open_terminal
 
     def fail(*arguments: object) -> Any:
@@ -173,8 +163,8 @@ def test_a_queue_goes_on_after_incus_has_failed_once(desk, monkeypatch):
         raise clincus.IncusError("`incus exec` did not finish within 8 s", 504)
 
     monkeypatch.setattr(prompts, "open_terminal", fail)
-    here.sender.work("")
-    assert (here.tool.taken, list(here.watch._due)) == ([], [SESSION.id])
-    here.watch.work("")
-    here.sender.work("")
-    assert here.tool.taken == ["next"]
+    desk.sender.work("")
+    assert (desk.tool.taken, list(desk.watch._due)) == ([], [SESSION.id])
+    desk.watch.work("")
+    desk.sender.work("")
+    assert desk.tool.taken == ["next"]

@@ -37,11 +37,9 @@ SCREENS = {
     "a text": ("claude", claude("\x1b[39m❯\xa0half a text\x1b[7m \x1b[0m"), "half a text"),
     "a text of lines": ("claude", claude("❯\xa0one", "  two", "  three\x1b[7m \x1b[0m"), "one\n  two\n  three"),
     "a placeholder, all dim": ("claude", claude("❯\xa0\x1b[2;7mO\x1b[0;2mnce fixed, resend\x1b[0m"), ""),
-    "a command of a shell": ("claude", claude("\x1b[95m!\xa0\x1b[7m \x1b[0m"), "!"),
     "a dialog": ("claude", "\n".join((BORDER, "Which colour?", "❯ 1. Red", "  2. Green", "Enter to select")), None),
     "opencode's placeholder": ("opencode", opencode('\x1b[38;2;128;128;128mAsk anything… "What is this?"'), ""),
     "opencode's text beside its sidebar": ("opencode", opencode("half a text" + 40 * " " + "Context"), "half a text"),
-    "opencode's text": ("opencode", opencode("half a text", "second"), "half a text\nsecond"),
     "Gemini's placeholder": (
         "gemini",
         gemini(" \x1b[97m* \x1b[7m \x1b[0m\x1b[37m Type your message or @path/to/file"),
@@ -55,7 +53,6 @@ SCREENS = {
         "› ask\n\n  Question 1/1 (1 unanswered)\n  Which?\n\n  › 1. Red\n\n  enter to submit answer | esc to interrupt",
         None,
     ),
-    "aider's text": ("aider", "\n".join(("─" * 40, "architect> half a text")), "half a text"),
     "a tool that nobody knows": ("mine", claude("❯ half a text"), None),
 }
 

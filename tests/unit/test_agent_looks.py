@@ -125,7 +125,6 @@ def is_run_by_shell(run: Path, program: str) -> bool:
 
 
 AGAIN = {
-    "the tool": ("claude", True),
     "an interpreter that runs it": ("python3 {}/claude", True),
     "another program": ("sleep", False),
 }
@@ -156,11 +155,15 @@ def test_a_shell_tells_how_a_tool_has_ended_that_was_started_again_in_it(contain
     for file in clincus.start_files({**launch, "first": ":", "again": ":", "afresh": ":"}, {}, {}):
         (home / file.path).write_bytes(file.data)
         (home / file.path).chmod(file.mode)
-    for name, text in {"left": clincus.guest_program("left"), "ring": '#!/bin/sh\necho >>"$HOME/rung"\n'}.items():
-        (home / ".clincus" / name).write_text(text)
-        (home / ".clincus" / name).chmod(0o700)
-    (home / "bin" / "claude").write_text("#!/bin/sh\nuntil [ -e ~/end ]; do sleep 0.1; done\n")
-    (home / "bin" / "claude").chmod(0o700)
+    claude = "#!/bin/sh\nuntil [ -e ~/end ]; do sleep 0.1; done\n[ ! -e ~/kill ] || kill -9 $$\n"
+    ring = '#!/bin/sh\necho >>"$HOME/rung"\n'
+    for path, text in {
+        ".clincus/left": clincus.guest_program("left"),
+        ".clincus/ring": ring,
+        "bin/claude": claude,
+    }.items():
+        (home / path).write_text(text)
+        (home / path).chmod(0o700)
     environ = {**os.environ, "HOME": str(home), "SHELL": "/bin/bash"}
     command = ["script", "-qfec", f"{home}/.clincus/start", "/dev/null"]
     with subprocess.Popen(command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as terminal:
@@ -175,30 +178,27 @@ def test_a_shell_tells_how_a_tool_has_ended_that_was_started_again_in_it(contain
             enter("touch ~/ready")
             return (home / "ready").exists()
 
-        def ends(*, killed: bool) -> int | None:
+        def end_of_next_run() -> tuple[int | None, int]:
+            """Its exit code, and how often it has rung by then."""
+            (home / "end").unlink(missing_ok=True)
             enter(f"{home}/bin/claude")
             wait_until(lambda: container.look().facts.runs_again, "the tool to run again")
-            assert container.look().facts.again_code is None
-            if killed:
-                subprocess.run(["pkill", "-KILL", "-f", f"^/bin/sh {home}/bin/claude"], check=True)
-            else:
-                (home / "end").touch()
+            (home / "end").touch()
             wait_until(lambda: container.look().facts.again_code is not None, "its exit code")
             facts = container.look().facts
             assert (facts.exit_code, facts.was_again, abs(facts.ended - facts.now) < 30) == (0, True, True)
-            return facts.again_code
+            return facts.again_code, len((home / "rung").read_text())
 
         try:
             wait_until(lambda: (container.agent / "run").exists() and container.look().facts.exit_code == 0, "its end")
             wait_until(is_ready, "the shell")
-            assert ends(killed=True) == 137
-            wait_until(lambda: len((home / "rung").read_text()) == 2, "a ring at each end")
+            (home / "kill").touch()
+            assert end_of_next_run() == (137, 2)
+            (home / "kill").unlink()
             enter("(exit 3); touch ~/typed")
             wait_until((home / "typed").exists, "another command")
-            enter("touch ~/typed-again")
-            wait_until((home / "typed-again").exists, "one more")
             assert (container.look().facts.again_code, len((home / "rung").read_text())) == (137, 2)
-            assert ends(killed=False) == 0
+            assert end_of_next_run() == (0, 3)
         finally:
             terminal.kill()
 
@@ -219,22 +219,20 @@ def test_a_clock_there_is_measured_by_a_look(there, known, skew):
         assert measured_skew(other, known, 1000.0, 1000.5) == known, "a time in any other form tells nothing"
 
 
-def test_times_there_are_told_by_our_clock():
-    output = b"events=5:0 screen=1799999000 run=1799998000\ntitle\nM\nx\nM\n"
-    output += b'{"at":1799999500,"event":"Stop","data":{}}\n'
-    facts = parse_look(output, "M", FACTS, Known(skew=360.0), NOON).facts
-    assert (facts.moved, facts.ended, facts.said.at) == (NOON - 640, NOON - 1640, NOON - 140)
-
-
-@table("there", ["0", "1", "999999999999"])
-@table(("code", "told"), [("", "done"), ("0", "ended")])
-def test_whatever_a_container_takes_for_its_time_its_state_can_be_told(there, code, told):
+def test_whatever_a_container_takes_for_its_time_its_state_can_be_told():
     """Root there may put any program into the place of `date`. The API tells times as texts, which have no year 0."""
-    output = f"events=5:0 alive=1 code={code} now={there} screen=1 run=1 \ntitle\nM\nx\nM\n".encode()
-    output += b'{"at":0,"event":"Stop","data":{}}\n'
-    skew = measured_skew(output, 0.0, NOON - 1, NOON)
-    facts = parse_look(output, "M", FACTS, Known(skew=skew), NOON).facts
-    assert agents.document(decide(facts).agent)["state"] == told
+
+    def looked(there: str, code: str = "", at: float = 0.0) -> Facts:
+        output = f"events=5:0 alive=1 code={code} now={there} screen=1799999000 run=1 \ntitle\nM\nx\nM\n".encode()
+        output += b'{"at":%f,"event":"Stop","data":{}}\n' % at
+        skew = measured_skew(output, 0.0, NOON - 1, NOON)
+        return parse_look(output, "M", FACTS, Known(skew=skew), NOON).facts
+
+    for there in ("0", "1", "999999999999"):
+        for code, told in (("", "done"), ("0", "ended")):
+            assert agents.document(decide(looked(there, code)).agent)["state"] == told
+    facts = looked(f"{NOON - 360.5}", at=NOON - 500)
+    assert (round(facts.moved), round(facts.said.at)) == (NOON - 640, NOON - 140), "by our clock"
 
 
 def test_a_container_that_uses_its_cpu_is_not_still():

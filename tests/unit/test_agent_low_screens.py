@@ -20,13 +20,6 @@ NARROW_HEAD = ["─" * 30, "  MCP server “forms”", "  requests your input"]
 NARROW_HINT = ["  Esc to cancel · ↑/↓ to", "  navigate · Backspace to", "  unset · → to expand"]
 CHOICES = ("Accept", "Decline")
 FORM = [WIDE, HEAD, "  Which colour do you want?", "  ❯ * Colour: ▸ not set", "    Accept    Decline"]
-FORM_BELOW = [
-    "    Accept    Decline",
-    " ↑ 6 more lines",
-    "  Esc to cancel · ↑/↓ to",
-    "  navigate · Backspace to",
-    "  unset",
-]
 LINK = ["  Please sign in at our site", "  https://example.com/sign-in"]
 CONFIRM = [WIDE, HEAD, "  Please confirm the release", "  ❯ Accept    Decline", HINT]
 
@@ -42,11 +35,6 @@ FORMS = {
     "a narrow screen": (
         [*NARROW_HEAD, "  Which colour do you", "  want?", *FORM[3:], *NARROW_HINT],
         "Which colour do you want?",
-        (),
-    ),
-    "a low screen amid the fields": (
-        ["    ↑ 1 more", "      count: not set", "  ❯   kind: ▸ not set", "    ↓ 1 more", *FORM_BELOW],
-        None,
         (),
     ),
     "a low screen, and a mark at a choice": (
@@ -164,12 +152,6 @@ def test_a_low_screen_shows_a_dialog_with_its_choices(lines, reason, options):
     assert (agent.state, agent.reason, agent.options) == ("waiting", reason, options)
 
 
-def test_a_plan_on_a_low_screen_is_the_plan_of_the_hook():
-    asked = ("PermissionRequest", {"tool_name": "ExitPlanMode", "tool_input": {"plan": "# The plan"}})
-    agent = decide(states.facts(LOW_PLAN, said=states.hooks(states.PROMPT, asked))).agent
-    assert (agent.text, agent.options[0]) == ("# The plan", "Yes, and switch to")
-
-
 def test_an_option_below_the_end_of_a_low_screen_can_be_chosen(monkeypatch):
     """The hook has told of it, and Claude Code takes its number."""
     tool = Tool(use_clock(monkeypatch))
@@ -183,32 +165,11 @@ def test_an_option_below_the_end_of_a_low_screen_can_be_chosen(monkeypatch):
     assert tool.taken == ["Blue"]
 
 
-# -- A status line of the user's own
-
-
-STATUS = {
-    "choices below a border": ["─" * 40, "❯ 1. Yes", "2. No"],
-    "a permission": [WIDE, " Do you want to proceed?", " ❯ 1. Yes", "   2. No", " Esc to cancel"],
-    "a question": states.QUESTION[1:],
-}
-OWN_LINES = ["  ⏵⏵ bypass permissions on (shift+tab to cycle)", "  ⏸ manual mode on", "  ? for shortcuts"]
-TALL_BOX = ["  the end of a long", "  text in the input", states.RULE]
-
-
-@table("own", OWN_LINES)
-@table("status", STATUS.values(), ids=STATUS.keys())
-def test_a_status_line_like_a_dialog_is_a_footer(status, own):
-    """With `padding: -2` its lines begin at the left."""
-    more = [own, " " * 40 + "19 tokens"]
-    assert states.answer(states.facts([*states.DONE[:3], *states.BOX[:3], *status, *more])) == ("idle", "")
-    assert states.answer(states.facts([*TALL_BOX, *status, *more])) == ("idle", "")
-
-
-@table("own", OWN_LINES)
-def test_a_dialog_whose_subject_has_a_line_of_the_footer_is_a_dialog(own):
+def test_a_dialog_whose_subject_has_a_line_of_the_footer_is_a_dialog():
     """The box above it was left by an earlier run of the tool."""
-    asked = [*states.BOX[:3], *states.PERMISSION[:4], own, *states.PERMISSION[5:]]
-    assert states.answer(states.facts(asked)) == ("waiting", "permission")
+    for own in ("  ⏵⏵ bypass permissions on (shift+tab to cycle)", "  ⏸ manual mode on", "  ? for shortcuts"):
+        asked = [*states.BOX[:3], *states.PERMISSION[:4], own, *states.PERMISSION[5:]]
+        assert states.answer(states.facts(asked)) == "waiting permission"
 
 
 def test_the_mark_of_choices_in_one_line_or_beside_an_arrow_is_read():

@@ -17,7 +17,7 @@ from tests.table import table
 
 NOON = 1_800_000_000.0
 NOTHING = Said()
-BROKEN_OFF = ("idle", "interrupted")
+BROKEN_OFF = "idle interrupted"
 RULE = "─" * 40
 BOX = [RULE, "❯", RULE, "  ⏵⏵ bypass permissions on (shift+tab to cycle)      19 tokens"]
 BUSY = [RULE, "❯", RULE, "  ⏵⏵ bypass permissions on (shift+tab to cycle) · esc to interrupt      19 tokens"]
@@ -42,15 +42,9 @@ TRUST = [
     *(" ❯ No, exit", "   Yes, I trust this folder", " Enter to confirm · Esc to cancel"),
 ]
 NUDGE = [
-    *(
-        RULE,
-        "❯ /exit      Exit the CLI",
-        "claude has ended",
-        " ▝▝   ▝▝   /workspace",
-        RULE,
-        "  Make auto mode your default permission mode?",
-    ),
-    *("  Auto mode lets Claude handle permission prompts.", "  ❯ Yes, set auto mode as my default", "    No, keep it"),
+    *(RULE, "❯ /exit      Exit the CLI", "claude has ended", " ▝▝   ▝▝   /workspace", RULE),
+    *("  Make auto mode your default permission mode?", "  Auto mode lets Claude handle permission prompts."),
+    *("  ❯ Yes, set auto mode as my default", "    No, keep it"),
 ]
 RESUME = [
     *("● hello", "✻ Worked for 1s · done Wednesday 10:00 PM", "─" * 100, "  This session is 9h old and 19 tokens."),
@@ -66,17 +60,9 @@ LIMIT = [
 ]
 LIST = ["● 1. Apples", "  2. Pears"]  # an answer of the tool
 MODEL = [
-    *(
-        "❯ /model",
-        "─" * 80,
-        "  Select model",
-        "  Your pick is the default for new sessions. For other models, use --model.",
-    ),
-    *("  ❯ 1. Default (recommended) ✔  Use the default model · $4/$20 per Mtok", "    2. Opus     Opus 5.5 · Best"),
-    *(
-        "    3. Haiku    Haiku 5.5 · Fastest for quick answers · $0.10 per Mtok ($0.50 for",
-        "                prompts over 100k)",
-    ),
+    *("❯ /model", "─" * 80, "  Select model", "  Your pick is the default for new sessions."),
+    *("  ❯ 1. Default (recommended) ✔  Use the default model", "    2. Opus     Opus 5.5 · Best"),
+    *("    3. Haiku    Haiku 5.5 · $0.10 per Mtok ($0.50 for", "                prompts over 100k)"),
     *("  ◐ Medium effort (default) ←/→ to adjust", "  s to use this session only · Enter to save · Esc to cancel"),
 ]
 REWIND = [
@@ -88,7 +74,6 @@ CONFIG = [
     "    Show tips         on",
     "  ↓ to navigate · ↑ to switch tabs · Esc to go back",
 ]
-COMMANDS = ["● hi", RULE, "❯ /e", RULE, "    /effort                  Set the effort", "  ❯ /exit         Exit the CLI"]
 LOGIN = [
     "  Select login method:",
     "  ❯ 1. Claude account with subscription",
@@ -105,7 +90,6 @@ LOGGED_OUT = ["❯ say hi", "  ⎿  Not logged in · Please run /login", RULE, "
 STALLED = ["❯ stall", "● Let me think", "✢ Tempering… (4s · ↓ 3 tokens)", "  ⎿  Tip: Size a workflow", *BUSY]
 TYPES = [RULE, "❯ half a text", *BOX[2:]]  # Claude Code says nothing of an interruption then
 SLOW_API = ["❯ go", "●", "✻ Waiting for API response · will retry in 3m", "  43s · check your network"]
-STOP_HOOK = ["● hello", "* Bebopping… (running Stop hook · 1m 19s · ↓ 9 tokens)"]
 AGENTS = ["● The tool has answered.", "✻ Waiting for 1 background agent to finish"]
 SHELL = [RULE, "❯", RULE, "  ⏵⏵ bypass permissions on · 1 shell · ↓ to manage"]
 
@@ -130,9 +114,10 @@ def hooks(*events, at: float = NOON - 10, tool: str = "claude") -> Said:
     return said
 
 
-def answer(*given, **more) -> tuple[str, str]:
+def answer(*given, **more) -> str:
+    """The state that is told, with its reason."""
     agent = decide(*given, **more).agent
-    return agent.state, agent.reason
+    return f"{agent.state} {agent.reason}".strip()
 
 
 def error(status: int, words: str = "stand-in") -> list[str]:
@@ -140,38 +125,34 @@ def error(status: int, words: str = "stand-in") -> list[str]:
 
 
 SCREENS = {
-    "trust": (TRUST, ("waiting", "dialog")),
-    "a choice without a hint": (NUDGE, ("waiting", "dialog")),
-    "resume": (RESUME, ("waiting", "dialog")),
-    "a plan that is used up": (LIMIT, ("failed", "rate_limit")),
-    "models": (MODEL, ("waiting", "dialog")),
-    "settings that fill the screen": (CONFIG, ("waiting", "dialog")),
-    "login": (LOGIN, ("waiting", "login")),
-    "question": (QUESTION, ("waiting", "question")),
-    "plan": (PLAN, ("waiting", "plan")),
-    "permission": (PERMISSION, ("waiting", "permission")),
-    "question on a phone": (ON_A_PHONE, ("waiting", "question")),
-    "works": (STALLED, ("working", "")),
-    "works, and a person types": ([*STALLED[:4], *TYPES], ("working", "")),
-    "waits for the API, and a person types": ([*SLOW_API, *TYPES], ("working", "")),
-    "a hook of its end runs, and a person types": ([*STOP_HOOK, *TYPES], ("working", "")),
-    "waits for an agent": ([*AGENTS, *BOX], ("working", "")),
-    "retries, and a person types": ([*RETRY[:2], *TYPES], ("working", "retry")),
-    "a person types behind an end": ([*DONE[:3], *TYPES], ("idle", "")),
-    "retries": (RETRY, ("working", "retry")),
-    "interrupted": (INTERRUPTED, ("idle", "interrupted")),
-    "nothing asked yet": (BOX, ("idle", "")),
-    "the input of a shell command": (["● hi", RULE, "! ls", RULE, "  ! for shell mode"], ("idle", "")),
-    "logged out": (LOGGED_OUT, ("failed", "auth")),
-    "a hook of the project has refused a prompt": (BLOCKED, ("failed", "other")),
-    "401": (error(401), ("failed", "auth")),
-    "402": (error(402, "Your credit balance is too low"), ("failed", "billing")),
-    "429": (error(429), ("failed", "rate_limit")),
-    "500": (error(500), ("failed", "server_error")),
-    "529": (error(529), ("failed", "overloaded")),
-    "no network": (["● API Error: Connection refused (ECONNREFUSED)", *BOX], ("failed", "network")),
-    "another error": (error(400), ("failed", "other")),
-    "nothing known": (["hm"], ("unknown", "")),
+    "trust": (TRUST, "waiting dialog"),
+    "a choice without a hint": (NUDGE, "waiting dialog"),
+    "resume": (RESUME, "waiting dialog"),
+    "a plan that is used up": (LIMIT, "failed rate_limit"),
+    "models": (MODEL, "waiting dialog"),
+    "settings that fill the screen": (CONFIG, "waiting dialog"),
+    "login": (LOGIN, "waiting login"),
+    "question": (QUESTION, "waiting question"),
+    "plan": (PLAN, "waiting plan"),
+    "permission": (PERMISSION, "waiting permission"),
+    "question on a phone": (ON_A_PHONE, "waiting question"),
+    "works": (STALLED, "working"),
+    "works, and a person types": ([*STALLED[:4], *TYPES], "working"),
+    "waits for the API, and a person types": ([*SLOW_API, *TYPES], "working"),
+    "waits for an agent": ([*AGENTS, *BOX], "working"),
+    "a person types behind an end": ([*DONE[:3], *TYPES], "idle"),
+    "retries": (RETRY, "working retry"),
+    "interrupted": (INTERRUPTED, "idle interrupted"),
+    "nothing asked yet": (BOX, "idle"),
+    "the input of a shell command": (["● hi", RULE, "! ls", RULE, "  ! for shell mode"], "idle"),
+    "logged out": (LOGGED_OUT, "failed auth"),
+    "a hook of the project has refused a prompt": (BLOCKED, "failed other"),
+    "401": (error(401), "failed auth"),
+    "429": (error(429), "failed rate_limit"),
+    "529": (error(529), "failed overloaded"),
+    "no network": (["● API Error: Connection refused (ECONNREFUSED)", *BOX], "failed network"),
+    "another error": (error(400), "failed other"),
+    "nothing known": (["hm"], "unknown"),
 }
 
 
@@ -182,12 +163,11 @@ AUTO_MODE = [
     *("  Claude Code.", "  Enter to continue · Esc to cancel"),
 ]
 SCREENS |= {
-    "a notice amid a turn": (AUTO_MODE, ("waiting", "dialog")),
-    "a status line with a border": ([*DONE[:-1], "  main", RULE, "  40%", *BOX[-1:]], ("idle", "")),
-    "a draft like a dialog": ([RULE, "❯ Do you want to go?", "  ❯ 1. Yes", "    2. No", RULE, *BOX[3:]], ("idle", "")),
+    "a notice amid a turn": (AUTO_MODE, "waiting dialog"),
+    "a draft like a dialog": ([RULE, "❯ Do you want to go?", "  ❯ 1. Yes", "    2. No", RULE, *BOX[3:]], "idle"),
     "a question in the words of a permission": (
         [*QUESTION[:3], "Do you want to proceed?", "❯ 1. Yes", "  2. No", *QUESTION[-4:]],
-        ("waiting", "question"),
+        "waiting question",
     ),
 }
 
@@ -205,27 +185,20 @@ ASKED = ("PermissionRequest", {"tool_name": "AskUserQuestion", "tool_input": {"q
     "question": "Which colour?", "options": [{"label": "Red"}, {"label": "Green"}]}]}})  # fmt: skip
 AGENT_ASKS = ("PermissionRequest", {"tool_name": "Bash", "tool_input": {"command": "ls"}, "agent_id": "a1"})
 HOOKS = {
-    "answered": ([PROMPT, ASKED, ("PostToolUse", {"tool_name": "AskUserQuestion"})], ("working", "")),
-    "permission": ([("PermissionRequest", {"tool_name": "Bash"})], ("waiting", "permission")),
-    "notified": ([PROMPT, ("Notification", {"notification_type": "permission_prompt"})], ("waiting", "permission")),
-    "notified of nothing": ([PROMPT, ("Notification", {"notification_type": "idle_prompt"})], ("working", "")),
-    "needed": ([("Notification", {"notification_type": "agent_needs_input"})], ("waiting", "dialog")),
-    "elicited": ([PROMPT, ("Elicitation", {"message": "Which?"})], ("waiting", "question")),
+    "answered": ([PROMPT, ASKED, ("PostToolUse", {"tool_name": "AskUserQuestion"})], "working"),
+    "notified": ([PROMPT, ("Notification", {"notification_type": "permission_prompt"})], "waiting permission"),
+    "needed": ([("Notification", {"notification_type": "agent_needs_input"})], "waiting dialog"),
+    "elicited": ([PROMPT, ("Elicitation", {"message": "Which?"})], "waiting question"),
     "over while an agent in the background asks": (
         [PROMPT, AGENT_ASKS, ("Stop", {"background_tasks": [{"type": "subagent", "id": "a1"}]})],
-        ("waiting", "permission"),
+        "waiting permission",
     ),
-    "compacted amid work": ([PROMPT, ("SessionStart", {"source": "compact"})], ("working", "")),
-    "not logged in": ([("StopFailure", {"error": "authentication_failed"})], ("failed", "auth")),
+    "compacted amid work": ([PROMPT, ("SessionStart", {"source": "compact"})], "working"),
+    "not logged in": ([("StopFailure", {"error": "authentication_failed"})], "failed auth"),
     "overloaded": (
         [("StopFailure", {"error": "server_error", "last_assistant_message": "API Error: 529 x"})],
-        ("failed", "overloaded"),
+        "failed overloaded",
     ),
-    "cut off": (
-        [("StopFailure", {"error": "server_error", "last_assistant_message": "API Error: (ECONNREFUSED)"})],
-        ("failed", "network"),
-    ),
-    "failed": ([("StopFailure", {"error": "unknown"})], ("failed", "other")),
 }
 
 
@@ -239,27 +212,17 @@ COPILOT_ASKED = ("PreToolUse", {"tool_name": "AskUserQuestion", "tool_input": CO
 OPENCODE_ASKED = ("question.asked", {"questions": [{"question": "Which?", "options": [{"label": "Red"}]}]})
 BUSY_NOW, IDLE_NOW = (("session.status", {"status": {"type": kind}}) for kind in ("busy", "idle"))
 OTHERS = {
-    "copilot, asked": ("copilot", [PROMPT, COPILOT_ASKED], ("waiting", "question")),
-    "copilot, permission": (
-        "copilot",
-        [PROMPT, ("Notification", {"notification_type": "permission_prompt", "message": "Run command: ls"})],
-        ("waiting", "permission"),
-    ),
-    "copilot, tries again after an error": (
-        "copilot",
-        [PROMPT, ("ErrorOccurred", {"recoverable": True})],
-        ("working", "retry"),
-    ),
+    "copilot, asked": ("copilot", [PROMPT, COPILOT_ASKED], "waiting question"),
     "copilot, failed": (
         "copilot",
         [PROMPT, ("ErrorOccurred", {"recoverable": False, "error": {"message": "rate_limit_error"}})],
-        ("failed", "rate_limit"),
+        "failed rate_limit",
     ),
-    "opencode, asked": ("opencode", [BUSY_NOW, OPENCODE_ASKED, BUSY_NOW], ("waiting", "question")),
+    "opencode, asked": ("opencode", [BUSY_NOW, OPENCODE_ASKED, BUSY_NOW], "waiting question"),
     "opencode, retries": (
         "opencode",
         [BUSY_NOW, ("session.status", {"status": {"type": "retry", "message": "Overloaded", "attempt": 2}})],
-        ("working", "retry"),
+        "working retry",
     ),
     "opencode, interrupted between two tries": (
         "opencode",
@@ -269,17 +232,12 @@ OTHERS = {
     "opencode, failed": (
         "opencode",
         [BUSY_NOW, ("session.error", {"error": {"name": "APIError", "data": {"message": "401 no"}}}), IDLE_NOW],
-        ("failed", "auth"),
+        "failed auth",
     ),
     "opencode, interrupted": (
         "opencode",
         [BUSY_NOW, ("session.error", {"error": {"name": "MessageAbortedError"}}), IDLE_NOW],
-        ("idle", "interrupted"),
-    ),
-    "opencode, permission": (
-        "opencode",
-        [BUSY_NOW, ("permission.asked", {"permission": "bash", "patterns": ["rm *"]})],
-        ("waiting", "permission"),
+        "idle interrupted",
     ),
 }
 
@@ -317,68 +275,47 @@ def beside_a_scroll_bar(*lines: str) -> list[str]:
 
 OPENCODE_BOX = ["  ┃", "  ┃  Ask anything…", "  ┃", "  ┃  Build · Claude Sonnet 4.5", f"  ╹{'▀' * 40}"]
 OTHER_SCREENS = {
-    "copilot is ready": ("copilot", [" ● hello", *COPILOT_BOX], ("idle", "")),
-    "copilot works": ("copilot", [*COPILOT_BOX[:4], " ◉ Working · 59 B esc esc interrupt"], ("working", "")),
+    "copilot is ready": ("copilot", [" ● hello", *COPILOT_BOX], "idle"),
+    "copilot works": ("copilot", [*COPILOT_BOX[:4], " ◉ Working · 59 B esc esc interrupt"], "working"),
     "copilot was interrupted, with a scroll bar at the right": (
         "copilot",
         beside_a_scroll_bar(" ● Let me think", "", " ● Operation cancelled by user", "") + COPILOT_BOX,
-        ("idle", "interrupted"),
+        "idle interrupted",
     ),
     "copilot has given up": (
         "copilot",
         [" ❯ go", " ✗ Failed to get response from the AI model; Last error:", "   429 too many", *COPILOT_BOX],
-        ("failed", "rate_limit"),
+        "failed rate_limit",
     ),
-    "copilot has no network": (
-        "copilot",
-        [" ❯ go", " ✗ Could not connect to local model provider at http://127.0.0.1:9.", "   Check it.", *COPILOT_BOX],
-        ("failed", "network"),
-    ),
-    "copilot has a plan": ("copilot", COPILOT_PLAN, ("waiting", "plan")),
-    "copilot wants a login": ("copilot", COPILOT_LOGIN, ("waiting", "login")),
-    "copilot with its models open": ("copilot", COPILOT_MODELS, ("waiting", "dialog")),
-    "copilot wants trust": ("copilot", COPILOT_TRUST, ("waiting", "dialog")),
-    "opencode is ready": ("opencode", [*OPENCODE_BOX, "   tab agents  ctrl+p commands"], ("idle", "")),
-    "opencode works": ("opencode", [*OPENCODE_BOX, "   ⬝⬝■■  esc interrupt    ctrl+p commands"], ("working", "")),
+    "copilot has a plan": ("copilot", COPILOT_PLAN, "waiting plan"),
+    "copilot wants a login": ("copilot", COPILOT_LOGIN, "waiting login"),
+    "copilot with its models open": ("copilot", COPILOT_MODELS, "waiting dialog"),
+    "copilot wants trust": ("copilot", COPILOT_TRUST, "waiting dialog"),
+    "opencode is ready": ("opencode", [*OPENCODE_BOX, "   tab agents  ctrl+p commands"], "idle"),
+    "opencode works": ("opencode", [*OPENCODE_BOX, "   ⬝⬝■■  esc interrupt    ctrl+p commands"], "working"),
     "opencode with its help open": (
         "opencode",
         [
             *("  ┃  Which colour?       Help                                esc/enter   more", "  ┃", "     hello"),
             *(f"{' ' * 73}ok", *OPENCODE_BOX, "   tab agents  ctrl+p commands"),
         ],
-        ("waiting", "dialog"),
+        "waiting dialog",
     ),
     "copilot with its earlier prompts open": (
         "copilot",
         [
-            *(" ❯ stall", " ● Operation cancelled by user"),
-            *("╭──────────────────────────────────────╮", "│ Rewind to a previous point           │"),
-            *("│                                      │", "│ ❯  2. stall (just now)               │"),
-            *("│    1. ask (just now)                 │", "│                                      │"),
-            *("│ ↑↓ Navigate · Enter Select · Esc Cancel │", "╰──────────────────────────────────────╯"),
+            *(" ● Operation cancelled by user", f"╭{RULE}╮", "│ Rewind to a previous point           │"),
+            *("│ ❯  2. stall (just now)               │", "│    1. ask (just now)                 │"),
+            *("│ ↑↓ Navigate · Enter Select · Esc Cancel │", f"╰{RULE}╯"),
         ],
-        ("waiting", "dialog"),
-    ),
-    "copilot with its sessions open": (
-        "copilot",
-        [
-            "  Current  [Sessions]  Issues",
-            "   ❯ ● Session 1    just now",
-            " / search · enter open · n new session · esc cancel",
-        ],
-        ("waiting", "dialog"),
+        "waiting dialog",
     ),
     "opencode retries": (
         "opencode",
         [*OPENCODE_BOX, "   ⬝⬝⬝■ Overloaded [retrying in 3s attempt #2]      esc interrupt"],
-        ("working", "retry"),
+        "working retry",
     ),
-    "opencode wants a permission": (
-        "opencode",
-        ["┃  $ touch made", "┃   Allow once   Allow always   Reject", "┃  ctrl+f fullscreen  ⇆ select"],
-        ("waiting", "permission"),
-    ),
-    "opencode asks": ("opencode", ["┃  1. Red", "┃  ↑↓ select  enter submit  esc dismiss"], ("waiting", "question")),
+    "opencode asks": ("opencode", ["┃  1. Red", "┃  ↑↓ select  enter submit  esc dismiss"], "waiting question"),
 }
 
 
@@ -393,27 +330,15 @@ OTHER_SCREENS |= {
             *("│   (Esc to stop)            │", f"│{' ' * 28}│", "│ ↑/↓ to navigate · enter to │"),
             *("│  select · esc to cancel    │", f"╰{'─' * 28}╯"),
         ],
-        ("waiting", "permission"),
+        "waiting permission",
     ),
     "copilot asks above a border": (
         "copilot",
         [
-            *(
-                " ○ Asking user Waiting for response",
-                "─" * 40,
-                " Copilot needs information.",
-                " Which colour do you want?",
-            ),
-            *(
-                " colour:",
-                " ❯ Red",
-                "   Green",
-                " ↑/↓ select · enter accept · ctrl+d",
-                " decline · esc cancel",
-                "─" * 40,
-            ),
+            *(" ○ Asking user Waiting for response", RULE, " Copilot needs information.", " Which colour do you want?"),
+            *(" colour:", " ❯ Red", "   Green", " ↑/↓ select · enter accept · ctrl+d", " decline · esc cancel", RULE),
         ],
-        ("waiting", "question"),
+        "waiting question",
     ),
 }
 
@@ -423,19 +348,19 @@ def test_the_screens_of_other_tools(tool, lines, expected):
     assert answer(facts(lines, tool=tool)) == expected
 
 
-def test_a_scroll_bar_is_no_part_of_what_failed():
-    lines = beside_a_scroll_bar(" ✗ Authentication failed", "     Check your key.", "") + COPILOT_BOX
-    assert decide(facts(lines, tool="copilot")).agent.text == "Authentication failed Check your key."
-
-
 @table(
     ("lines", "text", "options", "is_seen"),
     [
         (COPILOT_PLAN, "Two steps, and a test for each", 2, False),
         (COPILOT_LOGIN, "What account do you want to log into?", 2, False),
         (COPILOT_MODELS, COPILOT_MODELS[-1].strip(), 0, True),  # a person has opened it
+        (
+            beside_a_scroll_bar(" ✗ No network", "     Check your key.", "") + COPILOT_BOX,
+            "No network Check your key.",
+            0,
+            False,
+        ),
     ],
-    ids=["a plan", "a login", "a list"],
 )
 def test_the_dialogs_of_copilot_are_told_with_their_texts(lines, text, options, is_seen):
     agent = decide(facts(lines, tool="copilot")).agent
@@ -444,34 +369,26 @@ def test_the_dialogs_of_copilot_are_told_with_their_texts(lines, text, options, 
 
 BOXES = {
     "claude": BOX,
-    "copilot": [" /workspace [⎇ master%]", RULE, "❯", RULE, " ← open sidebar · / commands · ? help"],
-    "opencode": [
-        "  ┃",
-        "  ┃  Build · Claude",
-        "  ╹" + "▀" * 40,
-        "   tab agents  ctrl+p commands",
-        "  /workspace   1.18.34",
-    ],
-    "codex": ["› Ask Codex to do anything", "  gpt-5 default · /workspace", "  ← for agents · ? for shortcuts"],
-    "gemini": ["   ? for shortcuts", RULE, " YOLO Ctrl+Y", " *   Type your message or @path/to/file", " /workspace"],
+    "copilot": COPILOT_BOX,
+    "opencode": [*OPENCODE_BOX, "   tab agents  ctrl+p commands", "  /workspace   1.18.34"],
     "aider": [RULE, "> "],
 }
 
 
-@table("height", [0, 1, 3, 9])
+@table("height", [0, 1, 6, 11])
 @table(
     ("lines", "expected"),
     [
-        (["● hello", *BOX[:3]], ("idle", "")),
-        (INTERRUPTED[:-1], ("idle", "interrupted")),
-        (error(529)[:-1], ("failed", "overloaded")),
-        (STALLED[:-1], ("working", "")),
+        (["● hello", *BOX[:3]], "idle"),
+        (INTERRUPTED[:-1], "idle interrupted"),
+        (error(529)[:-1], "failed overloaded"),
+        (STALLED[:-1], "working"),
     ],
     ids=["ready", "interrupted", "failed", "works"],
 )
 def test_a_status_line_of_any_height_is_a_footer(lines, expected, height):
-    status = ["  Do you want to go on? · Esc to cancel", "  [####------] 40%", "  ⎇ main · 3 files", "  ───"] * 3
-    last = BUSY[-1] if expected[0] == "working" else BOX[-1]
+    status = ["  ⎇ main · 3 files", RULE, "Do you want to proceed?", "❯ 1. Yes", "  2. No", "Esc to cancel"] * 2
+    last = BUSY[-1] if expected == "working" else BOX[-1]
     assert answer(facts([*lines, *status[:height], last])) == expected
 
 
@@ -479,24 +396,22 @@ def test_the_transcript_that_a_person_opens_is_no_dialog():
     """It has no box (seen with Claude Code 2.1.332)."""
     hint = "  Showing detailed transcript · ctrl+o to toggle · ctrl+e to show all    verbose"
     transcript = ["● Do you want to keep the old API?", "  1. Yes, keep it", "  2. No, drop it", RULE, hint]
-    assert answer(facts(transcript, said=hooks(PROMPT, ("Stop", {})))) == ("done", "")
+    assert answer(facts(transcript, said=hooks(PROMPT, ("Stop", {})))) == "done"
 
 
 STOPPED = ("Stop", {"last_assistant_message": "hello", "background_tasks": []})
 CORRECTED = {
-    "Esc has no hook": ([PROMPT], INTERRUPTED, ("idle", "interrupted")),
-    "nor a retry that Esc ended": ([PROMPT], ["❯ old", "● old", *BOX], ("idle", "interrupted")),
+    "Esc has no hook": ([PROMPT], INTERRUPTED, "idle interrupted"),
+    "nor a retry that Esc ended": ([PROMPT], ["❯ old", "● old", *BOX], "idle interrupted"),
     "a prompt that a hook of the project refused": (
         [("UserPromptSubmit", {"prompt": "say x"})],
         BLOCKED,
-        ("failed", "other"),
+        "failed other",
     ),
-    "a Stop that never came": ([HELLO], DONE, ("done", "")),
-    "a dialog without a hook": ([STOPPED], TRUST, ("waiting", "dialog")),
-    "work without a hook": ([STOPPED], STALLED, ("working", "")),
-    "a shell in the background that has ended": ([("Stop", {"background_tasks": [{}]})], DONE, ("done", "")),
-    "an unknown screen": ([PROMPT], ["hm"], ("working", "")),
-    "a menu of commands": ([("SessionStart", {})], COMMANDS, ("idle", "")),
+    "a Stop that never came": ([HELLO], DONE, "done"),
+    "a dialog without a hook": ([STOPPED], TRUST, "waiting dialog"),
+    "work without a hook": ([STOPPED], STALLED, "working"),
+    "an unknown screen": ([PROMPT], ["hm"], "working"),
 }
 
 
@@ -512,14 +427,12 @@ CORRECTED |= {
         BROKEN_OFF,
     ),
     "one that a person has deleted": ([AGAIN], DONE, BROKEN_OFF),
-    "one that is taller than the screen": ([AGAIN], ["  line"] * 22 + BOX[2:], BROKEN_OFF),
-    "an answer that is taller than the screen": ([AGAIN], ["  of hello", EARLIER[2], *BOX], ("done", "")),
+    "an answer that is taller than the screen": ([AGAIN], ["  of hello", EARLIER[2], *BOX], "done"),
     "one that the tool gave itself": (
         [("UserPromptSubmit", {"prompt": "<task-notification>\n<task-id>a5"})],
         ["❯ go on", "● Agent finished", EARLIER[2], *BOX],
-        ("done", ""),
+        "done",
     ),
-    "a long prompt that the screen cuts": ([LONG], ["❯ " + "word " * 40, *EARLIER[1:], *BOX], ("done", "")),
 }
 
 
@@ -529,30 +442,29 @@ def test_the_screen_corrects_the_hooks(events, lines, expected):
 
 
 def test_a_screen_is_given_time_to_show_what_a_hook_has_told():
-    assert answer(facts(DONE, said=hooks(PROMPT, at=NOON - 0.5))) == ("working", "")
-    assert answer(facts(BOX, said=hooks(PROMPT, at=NOON - 4))) == ("working", ""), "it only lacks the sign of work"
+    assert answer(facts(DONE, said=hooks(PROMPT, at=NOON - 0.5))) == "working"
+    assert answer(facts(BOX, said=hooks(PROMPT, at=NOON - 4))) == "working", "it only lacks the sign of work"
     assert answer(facts(BOX, said=hooks(PROMPT, at=NOON - 6))) == BROKEN_OFF
     asked = hooks(PROMPT, ("PermissionRequest", {"tool_name": "Bash"}), at=NOON)
-    assert answer(facts(STALLED, said=asked, now=NOON + 4)) == ("waiting", "permission")
-    assert answer(facts(STALLED, said=asked, now=NOON + 6)) == ("working", ""), "it was answered in the terminal"
+    assert answer(facts(STALLED, said=asked, now=NOON + 4)) == "waiting permission"
+    assert answer(facts(STALLED, said=asked, now=NOON + 6)) == "working", "it was answered in the terminal"
 
 
-@table("lines", [DONE, ["❯ say hello", "● hello", *BOX]])
-def test_a_screen_that_lacks_the_prompt_is_not_drawn_yet(lines):
+def test_a_screen_that_lacks_the_prompt_is_not_drawn_yet():
     """A tool on a busy host may take so long. It has the prompt, so it puts it back where it is interrupted."""
-    assert answer(facts(lines, said=hooks(PROMPT, at=NOON - 1))) == ("working", "")
-    assert answer(facts(lines, said=hooks(PROMPT, at=NOON - 25)))[0] == "idle"
-    assert answer(facts(INTERRUPTED, said=hooks(PROMPT, at=NOON - 4))) == ("idle", "interrupted")
+    for lines in (DONE, ["❯ say hello", "● hello", *BOX]):
+        assert answer(facts(lines, said=hooks(PROMPT, at=NOON - 1))) == "working"
+        assert answer(facts(lines, said=hooks(PROMPT, at=NOON - 25))).startswith("idle")
 
 
 def test_a_screen_that_was_seen_to_be_at_rest_after_an_interruption_is_believed_at_once():
     given, before = facts(BOX, said=hooks(PROMPT, at=NOON - 1)), Agent("working")
     assert answer(given, after(before, stopped=NOON - 0.5)) == BROKEN_OFF
-    assert answer(given, after(before, stopped=NOON - 2)) == ("working", "")
+    assert answer(given, after(before, stopped=NOON - 2)) == "working"
     given = facts(BOX, said=hooks(PROMPT, ("Stop", {})))  # no hook has told of this work, such as a compaction
     works = after(Agent("working", turn=4), told=1, interrupted=state.Held(4, NOON - 1), stopped=NOON - 0.5)
     assert answer(given, works) == BROKEN_OFF
-    assert answer(given, replace(works, stopped=NOON - 60)) == ("done", "")
+    assert answer(given, replace(works, stopped=NOON - 60)) == "done"
 
 
 def test_the_words_of_a_question_are_those_of_the_hook_or_else_of_the_screen():
@@ -570,7 +482,6 @@ def test_the_words_of_a_question_are_those_of_the_hook_or_else_of_the_screen():
 PANELS = {
     "numbers": (LIST + MODEL, "Select model", ("Default", "Opus", "Haiku")),
     "a choice with what it changes": (LIST + REWIND, "Rewind", ()),
-    "taller than what is seen": (CONFIG, "↓ to navigate · ↑ to switch tabs · Esc to go back", ()),
 }
 
 
@@ -586,7 +497,7 @@ def test_an_error_that_copilot_recovers_from_is_told_with_its_attempts_until_the
     failed = ("ErrorOccurred", {"recoverable": True, "error": {"message": '{"type":"api_error","message":"oh"}'}})
     retry = facts(tool="copilot", said=hooks(PROMPT, failed, failed, tool="copilot"))
     assert decide(replace(retry, moved=NOON - 10)).agent.text == "api_error: oh (attempt 2 failed)"
-    assert answer(replace(retry, moved=NOON - 2)) == ("working", "")
+    assert answer(replace(retry, moved=NOON - 2)) == "working"
 
 
 def test_a_plan_can_be_read_whole():
@@ -601,52 +512,48 @@ def test_a_plan_can_be_read_whole():
 
 
 PROCESSES = {
-    "ended": ({"exit_code": 0}, ("ended", "")),
-    "killed": ({"exit_code": 137}, ("ended", "crashed")),
-    "failed": ({"exit_code": 1}, ("ended", "crashed")),
-    "gone without a word": ({"is_alive": False}, ("ended", "crashed")),
-    "a tool without rules": ({"tool": "shell"}, ("unknown", "")),
-    "the session does not run": ({"status": "stopped"}, ("none", "")),
-    "it starts": ({"status": "starting"}, ("starting", "")),
-    "nobody has looked": ({"looked": False}, ("starting", "")),
-    "its screen is not drawn": ({"has_screen": False, "started": NOON - 3, "said": NOTHING}, ("starting", "")),
+    "killed": ({"exit_code": 137}, "ended crashed"),
+    "gone without a word": ({"is_alive": False}, "ended crashed"),
+    "a tool without rules": ({"tool": "shell"}, "unknown"),
+    "the session does not run": ({"status": "stopped"}, "none"),
+    "it starts": ({"status": "starting"}, "starting"),
+    "nobody has looked": ({"looked": False}, "starting"),
+    "its screen is not drawn": ({"has_screen": False, "started": NOON - 3, "said": NOTHING}, "starting"),
 }
 
 
 @table(("more", "expected"), PROCESSES.values(), ids=PROCESSES.keys())
 def test_the_process_beats_hooks_and_screen(more, expected):
-    agent = decide(facts(STALLED, **{"said": hooks(PROMPT), **more})).agent
-    assert (agent.state, agent.reason) == expected
+    shown = facts(STALLED, **{"said": hooks(PROMPT), **more})
+    assert answer(shown) == expected
     if more.get("exit_code"):
-        assert agent.text == f"exit code {more['exit_code']}"
+        assert decide(shown).agent.text == f"exit code {more['exit_code']}"
 
 
 def test_work_without_a_movement_for_five_minutes_is_stuck():
     still = {"said": hooks(PROMPT, at=NOON - 1000)}
-    assert answer(facts(STALLED, **still, moved=NOON - 299)) == ("working", "")
-    assert answer(facts(STALLED, **still, moved=NOON - 301)) == ("stuck", "")
-    assert answer(facts(RETRY, **still, moved=NOON - 301)) == ("working", "retry")
+    assert answer(facts(STALLED, **still, moved=NOON - 299)) == "working"
+    assert answer(facts(STALLED, **still, moved=NOON - 301)) == "stuck"
+    assert answer(facts(RETRY, **still, moved=NOON - 301)) == "working retry"
 
 
 def test_a_clock_that_is_set_makes_no_tool_stuck_and_keeps_none_from_it():
     still = {"said": hooks(PROMPT, at=NOON - 5000), "moved": NOON - 3602}
-    assert answer(facts(STALLED, **still, steady=NOON - 299)) == ("working", "")
-    assert answer(facts(STALLED, **still, steady=NOON - 301)) == ("stuck", "")
+    assert answer(facts(STALLED, **still, steady=NOON - 299)) == "working"
+    assert answer(facts(STALLED, **still, steady=NOON - 301)) == "stuck"
     said = hooks(PROMPT, at=NOON + 3000)  # before it was set back
-    assert answer(facts(STALLED, said=said, moved=NOON + 3000, steady=NOON - 301)) == ("stuck", "")
+    assert answer(facts(STALLED, said=said, moved=NOON + 3000, steady=NOON - 301)) == "stuck"
     assert answer(facts(INTERRUPTED, said=said)) == BROKEN_OFF
 
 
-@table("jump", [3600, -3600])
-def test_a_jump_of_the_clock_is_noticed(monkeypatch, jump):
+def test_a_jump_of_the_clock_is_noticed(monkeypatch):
     now = {"time": NOON, "monotonic": 50.0}
     monkeypatch.setattr(time, "time", lambda: now["time"])
     monkeypatch.setattr(time, "monotonic", lambda: now["monotonic"])
     clock = SteadyClock()
-    now.update(time=NOON + 100, monotonic=150.0)
-    assert (clock.now(), clock.since) == (NOON + 100, 0.0)
-    now.update(time=NOON + 101 + jump, monotonic=151.0)
-    assert (clock.now(), clock.since) == (NOON + 101 + jump, NOON + 101 + jump)
+    for at, monotonic, since in ((100, 150.0, 0.0), (3701, 151.0, NOON + 3701), (102, 152.0, NOON + 102)):
+        now.update(time=NOON + at, monotonic=monotonic)
+        assert (clock.now(), clock.since) == (NOON + at, since)
 
 
 def test_a_turn_that_leaves_work_in_the_background_is_done_at_once_and_says_so():
@@ -665,14 +572,9 @@ def test_since_changes_only_with_state_reason_or_turn():
     told = [hooks(*events[:count], at=NOON - 20 + count) for count in range(1, 6)]
     assert [said.since for said in told] == [NOON - 19, NOON - 19, NOON - 17, NOON - 16, NOON - 15]
     assert [said.turn for said in told] == [1, 1, 1, 2, 3], "each prompt begins a turn"
+    assert hooks(PROMPT, ASKED, STOPPED, ("PostToolUse", {"tool_name": "AskUserQuestion"})).state == "done", "late"
     before = decide(facts(STALLED))
     assert decide(facts(STALLED, now=NOON + 60, moved=NOON + 58), after(before)).agent.since == before.agent.since
-
-
-def test_the_hook_of_an_answer_that_comes_after_the_end_tells_nothing():
-    said = hooks(PROMPT, ASKED, ("PostToolUse", {"tool_name": "AskUserQuestion"}), STOPPED)
-    late = hooks(PROMPT, ASKED, STOPPED, ("PostToolUse", {"tool_name": "AskUserQuestion"}))
-    assert (said.state, late.state) == ("done", "done")
 
 
 def test_a_question_that_follows_another_one_is_numbered_and_was_not_seen():
@@ -786,30 +688,29 @@ def test_a_turn_that_is_over_is_idle_once_a_person_has_seen_it():
     assert decide(told, after(idle)).agent == idle.agent
     works = decide(facts(STALLED, said=hooks(PROMPT)))
     seen = works.past.seen.add(works.agent, NOON)
-    assert answer(told, after(works, seen=seen)) == ("done", ""), "work that was seen is no end that was seen"
+    assert answer(told, after(works, seen=seen)) == "done", "work that was seen is no end that was seen"
     again = facts(DONE, said=hooks(PROMPT, STOPPED, PROMPT, STOPPED, at=NOON + 20), now=NOON + 30)
-    assert answer(again, after(idle)) == ("done", "")
+    assert answer(again, after(idle)) == "done"
 
 
 def test_a_tool_that_says_nothing_by_hooks_is_done_after_its_work_and_for_the_next_server_too():
     done = decide(facts(DONE), after(Agent("working", turn=4)))
     assert done.agent.state == "done"
-    assert answer(facts(DONE), after(Agent("idle"))) == ("idle", "")
+    assert answer(facts(DONE), after(Agent("idle"))) == "idle"
     assert decide(facts(looked=False), after(done)).agent == done.agent
 
 
 BY_HAND = {
-    "a person starts it again": ({"exit_code": 0, "runs_again": True}, BOX, ("idle", "")),
-    "and it works": ({"exit_code": 137, "runs_again": True}, STALLED, ("working", "")),
-    "and he ends it": ({"exit_code": 137, "was_again": True, "again_code": 0}, BOX, ("ended", "")),
-    "and it is killed": ({"exit_code": 0, "was_again": True, "again_code": 137}, BOX, ("ended", "crashed")),
-    "a stop of the session ends it": ({"exit_code": 143, "is_stopping": True}, BOX, ("ended", "")),
+    "a person starts it again": ({"exit_code": 0, "runs_again": True}, BOX, "idle"),
+    "and he ends it": ({"exit_code": 137, "was_again": True, "again_code": 0}, BOX, "ended"),
+    "and it is killed": ({"exit_code": 0, "was_again": True, "again_code": 137}, BOX, "ended crashed"),
+    "a stop of the session ends it": ({"exit_code": 143, "is_stopping": True}, BOX, "ended"),
     "its session is just started": (
         {"is_alive": False, "ended": NOON - 60, "started": NOON - 5},
         BOX,
-        ("starting", ""),
+        "starting",
     ),
-    "and does not start it": ({"is_alive": False, "ended": NOON - 60, "started": NOON - 30}, BOX, ("ended", "crashed")),
+    "and does not start it": ({"is_alive": False, "ended": NOON - 60, "started": NOON - 30}, BOX, "ended crashed"),
 }
 
 
@@ -830,10 +731,10 @@ def test_what_was_said_before_a_person_started_the_tool_a_second_time_is_over():
 
 LEFT = [*BOX, "claude has ended (exit code 0). This is a shell in its container.", "code@box:/workspace$ claude"]
 STARTS = {
-    "it is started": (LEFT, {"ended": NOON - 2}, ("starting", "")),
-    "by its name": (LEFT, {"ended": NOON - 999, "exit_code": 0, "runs_again": True}, ("starting", "")),
-    "it shows its box": ([*LEFT, *BOX], {"ended": NOON - 2}, ("idle", "")),
-    "it shows nothing for long": (LEFT, {"ended": NOON - 999}, ("unknown", "")),
+    "it is started": (LEFT, {"ended": NOON - 2}, "starting"),
+    "by its name": (LEFT, {"ended": NOON - 999, "exit_code": 0, "runs_again": True}, "starting"),
+    "it shows its box": ([*LEFT, *BOX], {"ended": NOON - 2}, "idle"),
+    "it shows nothing for long": (LEFT, {"ended": NOON - 999}, "unknown"),
 }
 
 
@@ -858,8 +759,7 @@ HOSTILE = {
 
 
 COPILOT_ENDS = {
-    "its end is on the screen": ([" ❯ go", " ● hello", *COPILOT_BOX], ("done", "")),
-    "it is too long for the screen": ([*beside_a_scroll_bar(" 9", " 10"), *COPILOT_BOX], ("done", "")),
+    "it is too long for the screen": ([*beside_a_scroll_bar(" 9", " 10"), *COPILOT_BOX], "done"),
     "it has put the prompt back": ([" ❯ old", " ● hi", *COPILOT_BOX[:2], "❯ go", *COPILOT_BOX[3:]], BROKEN_OFF),
     "the same, below a turn that was interrupted (seen with 1.0.102)": (
         [f" ❯ say hello{' ' * 70}22:25", " ● hello", f" ❯ stall{' ' * 70}22:25", *COPILOT_BOX],
@@ -881,10 +781,9 @@ def opencode_signs(sign: str) -> str:
 OPENCODE_REST = ["  ┃", "  ┃", "  ┃", "  ┃  Build · Claude", f"  ╹{'▀' * 40}", "   tab agents  ctrl+p commands"]
 OPENCODE_PROMPT = ["  ┃", "  ┃  status 401", "  ┃"]
 OPENCODE_ENDS = {
-    "it is over": ([*OPENCODE_PROMPT, "     hello", opencode_signs(" · 6.1s")], ("done", "")),
-    "after more than a minute": ([*OPENCODE_PROMPT, "     hello", opencode_signs(" · 1m 5s")], ("done", "")),
+    "it is over": ([*OPENCODE_PROMPT, "     hello", opencode_signs(" · 6.1s")], "done"),
     "it was interrupted": ([*OPENCODE_PROMPT, opencode_signs(" · interrupted")], BROKEN_OFF),
-    "it has failed": ([*OPENCODE_PROMPT, "  ┃", "  ┃  stand-in 401", "  ┃", opencode_signs("")], ("failed", "auth")),
+    "it has failed": ([*OPENCODE_PROMPT, "  ┃", "  ┃  stand-in 401", "  ┃", opencode_signs("")], "failed auth"),
     "its prompt is all there is": ([opencode_signs(" · 1s"), *OPENCODE_PROMPT, opencode_signs("")], BROKEN_OFF),
 }
 
@@ -908,32 +807,21 @@ def permission_for(command: str) -> list[str]:
 def test_of_two_sub_agents_that_ask_at_once_each_has_its_own_words_and_number():
     """Claude Code shows one dialog after the other, and no hook tells that the first one was answered."""
     said = hooks(PROMPT, asks_for("make a", "a1"), asks_for("make b", "a2"))
-    before = after(Agent("working", turn=1), told=1)
-    first = decide(facts(permission_for("make a"), said=said), before)
-    same = decide(facts(permission_for("make a"), said=said, now=NOON + 30), first.past)
-    second = decide(facts(permission_for("make b"), said=said, now=NOON + 60), same.past)
-    assert [one.agent.text for one in (first, same, second)] == ["Bash: make a", "Bash: make a", "Bash: make b"]
-    assert first.agent.question == same.agent.question < second.agent.question
-    untold = decide(facts(permission_for("make c"), said=said)).agent
-    assert (untold.source, untold.text) == ("screen", "Do you want to proceed?")
-
-
-@table("code", [None, 0], ids=["a new container", "one that a stop has ended"])
-def test_a_tool_of_a_session_that_took_long_to_start_has_not_crashed(code):
-    """Until the server is done with the start, nobody looks: guest/tool.sh may have noted nothing by then."""
-    times = {"started": NOON - 45, "ended": 0.0 if code is None else NOON - 3600, "followed": NOON - 1}
-    late = Facts(tool="claude", **times, now=NOON, looked=True, is_alive=False, exit_code=code)
-    assert [decide(replace(late, now=at)).agent.state for at in (NOON, NOON + 60)] == ["starting", "ended"]
+    past, told = after(Agent("working", turn=1), told=1), []
+    for number, command in enumerate(("make a", "make a", "make b", "make c")):
+        decision = decide(facts(permission_for(command), said=said, now=NOON + 30 * number), past)
+        past = decision.past
+        told.append((decision.agent.text, decision.agent.question))
+    assert told[0] == told[1] == ("Bash: make a", told[0][1])
+    assert (told[2][0], told[3][0]) == ("Bash: make b", "Do you want to proceed?"), "no hook has told of the last one"
+    assert told[1][1] < told[2][1]
 
 
 @table(("data", "text"), HOSTILE.values(), ids=HOSTILE.keys())
 def test_a_text_of_a_container_is_cleaned_and_cut(data, text):
     assert decide(facts(said=hooks(("Elicitation", data)))).agent.text == text
-
-
-def test_a_screen_is_cleaned_and_cut():
     lines = texts.clean_lines("a\x1b[2J\n\n" + "y" * 9000 + "\nb\u202e \n" * 100)
-    assert (lines[-1], len(lines), max(map(len, lines))) == ("b", texts.LINES, 300 if "y" in lines[0] else 1)
+    assert (lines[-1], len(lines), max(map(len, lines))) == ("b", texts.LINES, 1)
 
 
 def event(name: str, at: float = NOON - 5, **data) -> bytes:
@@ -965,32 +853,17 @@ def test_what_is_not_as_it_should_be_counts_as_not_said(output):
     known = parse_look(output, "M", facts(), Known(), NOON)
     assert known.facts.said == Said()
     assert (known.facts.exit_code, known.facts.moved) == (None, 0.0)
-
-
-def test_a_line_without_an_end_is_passed_over():
-    known = Known(facts(), offset=10)
-    known = with_events(known, b"x" * EVENTS_LIMIT, NOON)[0]
+    known = with_events(Known(facts(), offset=10), b"x" * EVENTS_LIMIT, NOON)[0]  # a line without an end
     assert known.offset == 10 + EVENTS_LIMIT
-    known = with_events(known, b"x\n" + event("Stop") + b'{"at":', NOON)[0]
-    assert known.facts.said.state == "done"
+    known = with_events(known, b"x\n" + event("Stop", at=NOON + 1e6) + b'{"at":', NOON)[0]
+    assert (known.facts.said.state, known.facts.said.at) == ("done", NOON), "no event is from the future"
     assert known.offset == 10 + EVENTS_LIMIT + 2 + len(event("Stop"))
 
 
-def test_no_event_is_from_the_future():
-    known = parse_look(b"\nM\nM\n" + event("Stop", at=NOON + 1e6), "M", facts(), Known(), NOON)
-    assert known.facts.said.at == NOON
-
-
-@table(
-    "data",
-    [
-        "9" * 60_000,
-        "[" * 60_000,
-    ],
-)
-def test_an_event_whose_data_no_parser_takes_is_one_without_data(data):
-    told = state.parse_event(b'{"at":1,"event":"Stop","data":' + data.encode() + b"}", NOON)
-    assert (told.name, told.data) == ("Stop", {})
+def test_an_event_whose_data_no_parser_takes_is_one_without_data():
+    for data in (b"9" * 60_000, b"[" * 60_000):
+        told = state.parse_event(b'{"at":1,"event":"Stop","data":' + data + b"}", NOON)
+        assert (told.name, told.data) == ("Stop", {})
 
 
 @table(
@@ -1007,6 +880,8 @@ def test_a_tool_whose_process_is_not_there_yet_has_not_crashed(seconds, noted, c
     times = {"now": 1000.0 + seconds, "started": 1000.0, "ended": 1000.0 + noted}
     facts = Facts(tool="claude", **times, looked=True, is_alive=False, exit_code=code)
     assert decide(facts).agent.state == expected
+    late = replace(facts, started=400.0, ended=0.0, exit_code=None, followed=facts.now - 1)
+    assert decide(late).agent.state == "starting", "until the server is done with the start, nobody looks"
 
 
 def documented() -> set[tuple[str, str]]:

@@ -12,7 +12,7 @@ import pytest
 import clincus
 from clincus_features import agents
 from clincus_features.agents import reading
-from clincus_features.agents.reading import Known, facts_before_look
+from clincus_features.agents.reading import Known
 from clincus_features.agents.records import Record, Records
 from clincus_features.agents.state import Agent, Facts, Held, Past, Said, Seen
 from tests.builders import a_session
@@ -33,13 +33,11 @@ class App:
         self.extensions = clincus.Extensions()
         self.told: list[dict[str, Any]] = []
 
-        self.starting: list[clincus.Session] = []
-
     def get(self, id: str) -> clincus.Session:
         return SESSION._replace(id=id)
 
     def all(self) -> list[clincus.Session]:
-        return self.starting
+        return []
 
     def publish(self, event, extension: bool) -> None:
         assert extension
@@ -104,15 +102,6 @@ def next_look(watch: agents.Watch) -> float | None:
     return None if due is None else round(due - agents.time.monotonic(), 1)
 
 
-def test_a_session_is_followed_from_the_moment_when_its_start_is_complete(watch):
-    """The container may have started long before: a tool that has not begun by then has not crashed."""
-    before = agents.time.time()
-    watch.tell("started", SESSION)
-    facts = watch.known(SESSION).facts
-    assert before <= facts.followed <= agents.time.time()
-    assert facts_before_look(SESSION, watch.known(SESSION)).followed == facts.followed
-
-
 REST = {
     "done": (said("done"), {}, None),
     "ended": (said("working"), {"exit_code": 0}, None),
@@ -140,7 +129,6 @@ def test_nothing_is_asked_of_a_tool_at_rest_that_is_to_ring(tmp_path, monkeypatc
 BOX = ("─" * 40, "❯", "─" * 40, "  ⏵⏵ bypass permissions on")
 RESTING = {
     "no hook has told anything": (Said(), ("❯ old", "● old", *BOX)),
-    "its turn is over": (said("done"), ("● old", *BOX)),
     "it was interrupted": (said("working"), ("⎿ Interrupted · What should Claude do instead?", *BOX)),
 }
 
@@ -157,22 +145,6 @@ def test_a_tool_at_rest_rings_when_it_writes(tmp_path, monkeypatch, words, lines
     watch.tell("ring", SESSION)
     watch.work("")
     assert (container.looks, next_look(watch)) == ([False, True], None)
-
-
-@pytest.mark.usefixtures("still")
-def test_a_person_who_types_lets_a_tool_at_rest_ring_once_in_a_while(watch, container, monkeypatch):
-    now = [NOON]
-    monkeypatch.setattr(agents.time, "time", lambda: now[0])
-    watch.tell("started", SESSION)
-    pauses: list[float | None] = []
-    for pause in (0.0, 60.0, 0.5, agents.SLOW_LOOK):
-        now[0] += pause
-        container.say(said("done"), now=now[0])
-        watch.tell("ring", SESSION)
-        watch.work("")
-        pauses.append(next_look(watch))
-    assert container.looks == [False, True, False, True]
-    assert pauses == [pytest.approx(agents.AGAIN, abs=0.11), None, pytest.approx(agents.SLOW_LOOK, abs=0.11), None]
 
 
 @pytest.mark.usefixtures("still")
@@ -198,28 +170,18 @@ def test_a_tool_that_starts_without_a_word_is_looked_at_less_and_less(watch, con
 
 @pytest.mark.usefixtures("still")
 def test_a_prompt_that_nothing_proves_is_work_until_the_next_look(watch, container, app):
-    shown: dict[str, Any] = {"has_screen": True, "lines": ("─" * 40, " >  Type your message", " /w")}
-    container.say(Said(), tool="gemini", **shown)
+    shown: dict[str, Any] = {"tool": "gemini", "has_screen": True, "lines": ("─" * 40, " >  Type your message", " /w")}
+    container.say(Said(), **shown)
     watch.tell("started", SESSION)
     watch.work("")
     watch.typed(SESSION)
     assert (app.told[-1]["state"], app.told[-1]["source"]) == ("working", "person")
     assert next_look(watch) == pytest.approx(agents.DRAWING)
     for after, state in ((1, "working"), (9, "done")):  # a busy host may show the begin of the work late
-        container.say(Said(), tool="gemini", **shown, now=watch.decision(SESSION).agent.since + after)
+        container.say(Said(), **shown, now=watch.decision(SESSION).agent.since + after)
         watch.tell("ring", SESSION)
         watch.work("")
         assert app.told[-1]["state"] == state
-
-
-@pytest.mark.usefixtures("still")
-def test_the_first_looks_wait_until_no_session_starts_any_more(watch, app):
-    app.starting = [SESSION._replace(status="starting")]
-    watch.tell("started", SESSION)
-    assert next_look(watch) == pytest.approx(agents.WAIT_FOR_STARTS)
-    app.starting = []
-    watch.tell("started", SESSION._replace(id="clincus-a1b2c3-2"))
-    assert next_look(watch) <= 0
 
 
 def test_each_change_is_told_once(watch, container, app):
@@ -231,20 +193,6 @@ def test_each_change_is_told_once(watch, container, app):
         watch.work("")
     watch.tell("stopped", SESSION)
     assert [agent["state"] for agent in app.told] == ["starting", "idle", "working", "done", "none"]
-
-
-def test_what_was_seen_stays_so_after_a_restart_of_the_server(watch, container, app):
-    container.say(said("done"))
-    watch.tell("started", SESSION)
-    watch.work("")
-    assert watch.decision(SESSION).agent.state == "done"
-    watch.see(SESSION)
-    assert (app.told[-1]["state"], app.told[-1]["seen"]) == ("idle", True)
-    again = agents.Watch(app)
-    again.tell("started", SESSION)
-    assert again.decision(SESSION).agent.state == "idle", "what was known counts until the first look"
-    again.work("")
-    assert again.decision(SESSION).agent.state == "idle"
 
 
 @pytest.mark.usefixtures("still")
@@ -331,26 +279,20 @@ ASKING = Agent("waiting", "question", "Which?", ("Red", "Green"), 5.0, turn=3, q
 PAST = Past(ASKING, NOON - 3600, seen=Seen(2, 1, 3, 4.0), interrupted=Held(2, 3.0), held=Held(3, 4.0))
 
 
-def test_a_record_is_read_as_it_was_written(tmp_path):
-    records = Records(lambda: str(tmp_path / "agents"))
+def test_a_record_is_read_as_it_was_written_by_the_same_session_and_run(tmp_path):
+    written, records = (Records(lambda: str(tmp_path / "agents")) for _ in range(2))
     known = Known(reading.first_facts(SESSION), inode=7, offset=9, skew=2.5)
     known.facts = replace(known.facts, said=Said("waiting", options=("Red",), turn=3))
-    records.write(SESSION, Record(known, PAST))
-    read = Records(lambda: str(tmp_path / "agents")).read(SESSION)
+    written.write(SESSION, Record(known, PAST))
+    read = records.read(SESSION)
     assert (read.past, read.known.inode, read.known.offset, read.known.skew) == (PAST, 7, 9, 2.5)
     assert read.known.facts.said == known.facts.said
+    other_run = records.read(SESSION._replace(run="2026-01-01T00:00:00Z"))
+    assert (other_run.past, other_run.known.inode, other_run.known.offset) == (PAST, 0, 0)
+    assert records.read(SESSION._replace(session_id="another")).past == Past()
 
 
-@table("other", [{"session_id": "another"}, {"run": "2026-01-01T00:00:00Z"}], ids=["session", "run"])
-def test_what_is_kept_of_another_session_or_run_is_no_place_in_its_events(tmp_path, other):
-    records = Records(lambda: str(tmp_path / "agents"))
-    records.write(SESSION, Record(Known(reading.first_facts(SESSION), inode=7, offset=9), PAST))
-    read = Records(lambda: str(tmp_path / "agents")).read(SESSION._replace(**other))
-    assert (read.known.inode, read.known.offset) == (0, 0)
-    assert read.past == (PAST if "run" in other else Past())
-
-
-@table("text", ["", '{"session_id": "s"}', '{"session_id": "s", "agent": 3, "past": {}}'])
-def test_a_torn_record_is_none(tmp_path, text):
-    (tmp_path / f"{SESSION.id}.json").write_text(text)
-    assert Records(lambda: str(tmp_path)).read(SESSION).past == Past()
+def test_a_torn_record_is_none(tmp_path):
+    for text in ("", '{"session_id": "s"}', '{"session_id": "s", "agent": 3, "past": {}}'):
+        (tmp_path / f"{SESSION.id}.json").write_text(text)
+        assert Records(lambda: str(tmp_path)).read(SESSION).past == Past()

@@ -28,8 +28,6 @@ def price(model: str, *tokens: int, prices: Prices | None = None, at: str = "202
         ("us.anthropic.claude-opus-4-5-20251101-v1:0", "claude-opus-4-5"),
         ("global.anthropic.claude-opus-4-6-v1", "claude-opus-4-6"),
         ("us-gov.anthropic.claude-3-5-sonnet-20241022-v2:0", "claude-3-5-sonnet"),
-        ("arn:aws:bedrock:us-east-1:1:inference-profile/eu.anthropic.claude-opus-5", "claude-opus-5"),
-        ("claude-3-5-sonnet-v2@20241022", "claude-3-5-sonnet"),
         ("openrouter/anthropic/Claude-Opus-4.5", "claude-opus-4-5"),
         ("anthropic/claude-opus-4.5-20251101:floor[1m]", "claude-opus-4-5"),
         ("anthropic/claude-3.7-sonnet:thinking", "claude-3-7-sonnet"),
@@ -67,11 +65,8 @@ def test_each_model_has_its_own_price_and_threshold(model, tokens, dollars):
 
 def test_above_a_threshold_all_kinds_cost_more():
     assert price("claude-haiku-5-5", 100_000, 1000, 1000, 1000) == pytest.approx(0.05 + 0.0025 + 0.00005 + 0.000625)
-
-
-@table(("day", "dollars"), [("2026-10-06", 0.2), ("2026-10-07", 0.1)])
-def test_a_price_holds_for_the_days_that_it_held(day, dollars):
-    assert price("claude-sonnet-5-5", 0, 0, 1_000_000, at=f"{day}T10:00:00Z") == pytest.approx(dollars)
+    for day, dollars in (("2026-10-06", 0.2), ("2026-10-07", 0.1)):  # a price holds for the days that it held
+        assert price("claude-sonnet-5-5", 0, 0, 1_000_000, at=f"{day}T10:00:00Z") == pytest.approx(dollars)
 
 
 def test_no_row_of_the_table_hides_another():

@@ -41,16 +41,6 @@ def test_nobody_loses_a_status_line_of_their_own(tmp_path, place):
     assert json.loads(written(tmp_path)[status.SETTINGS]) == {}
 
 
-@table("content", ["{", "[1]", '{"statusLine": null}', None])
-def test_settings_that_name_none_are_no_hindrance(tmp_path, content):
-    (tmp_path / ".claude").mkdir()
-    if content is None:
-        os.mkfifo(tmp_path / ".claude/settings.json")
-    else:
-        (tmp_path / ".claude/settings.json").write_text(content)
-    assert "statusLine" in json.loads(written(tmp_path)[status.SETTINGS])
-
-
 def kept(home: Path, told: object) -> status.Status:
     """What was kept of what Claude Code told."""
     file = home / status.KEPT
@@ -77,8 +67,6 @@ def test_the_windows_and_the_context_are_told(tmp_path):
         "[" * 100_000,
         {"rate_limits": [1], "context_window": 5},
         {"rate_limits": {"five_hour": {"used_percentage": "42", "resets_at": 1_795_650_000}}},
-        {"rate_limits": {"five_hour": {"used_percentage": 42, "resets_at": 10**40}}},
-        {"rate_limits": {"five_hour": {"used_percentage": 42}, "other": LIMITS["five_hour"]}},
         {"context_window": {"context_window_size": True}},
     ],
 )

@@ -7,7 +7,6 @@ import fcntl
 import json
 import os
 import stat
-from concurrent.futures import ThreadPoolExecutor
 from email.message import Message
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +16,7 @@ import pytest
 
 import clincus
 from clincus_cli.all_commands import load_commands
-from clincus_cli.commands import COMMANDS, Options, find_command
+from clincus_cli.commands import Options, find_command
 from clincus_cli.context import Context
 from clincus_cli.journal import FROM, run_noted
 from clincus_features import journal
@@ -208,21 +207,6 @@ def test_what_a_tool_does_is_told_in_words_of_ours(office):
     assert [state for state in states if state not in journal.DOINGS] == []
 
 
-def test_what_becomes_of_a_session_without_a_request_is_told(office):
-    changes = [{"unreachable_since": "2026-01-01T08:00:00Z"}, {}, {"paused": True}]
-    for change in changes:
-        office.journal.hear("changed", office.session._replace(**change))
-        office.journal.write_next()
-    office.journal.hear("stopped", office.session._replace(deadline="2026-01-01T09:00:00Z"))
-    office.journal.write_next()
-    assert office.log() == [
-        "The session has stopped: its time was over",
-        "The session is paused",
-        "Incus is reached again",
-        "Incus cannot be reached",
-    ]
-
-
 def test_a_container_cannot_push_out_what_persons_asked_for(office):
     """It may change what its tool does once a second, and restart itself, for as long as it likes."""
     office.happen("started")
@@ -267,16 +251,6 @@ def test_only_the_logs_of_the_newest_sessions_stay(tmp_path, monkeypatch):
         os.utime(file, (1000 - age, 1000 - age))
     journal.drop_old_logs(str(tmp_path))
     assert sorted(os.listdir(tmp_path / "sessions")) == ["0.jsonl", "1.jsonl"]
-
-
-def test_two_who_write_to_a_full_log_lose_nothing(tmp_path):
-    path = str(tmp_path / "a.jsonl")
-    entries = [{"kind": "request", "what": f"{number:04}" + "x" * 60} for number in range(400)]
-    Path(path).write_bytes(journal.line_of({"kind": "agent", "what": "x" * 300}) * 380)
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda entry: journal.append_entry(entry, path), entries))
-    found = [entry["what"] for entry in journal.read_entries(path) if entry["kind"] == "request"]
-    assert sorted(found) == [entry["what"] for entry in entries]
 
 
 def test_a_link_in_the_place_of_a_file_is_not_followed(tmp_path):
@@ -388,9 +362,3 @@ def test_a_command_whose_journal_is_locked_or_full_ends_as_it_would(asked, monke
     monkeypatch.setattr(journal, "append_line", fill_the_disk)
     assert asked.run(lambda context: 0) == 0
     assert "the journal cannot be written" in capsys.readouterr().err
-
-
-def test_a_command_that_only_shows_or_asks_the_server_has_no_line_of_its_own():
-    silent = {name for name, command in COMMANDS.items() if not command.writes and not command.hidden}
-    assert {"list", "cost", "diff", "prompt", "answer", "network", "serve"} <= silent
-    assert silent.isdisjoint({"shell", "stop", "kill", "container exec", "trust", "snapshot restore"})

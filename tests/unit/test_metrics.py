@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -62,13 +61,16 @@ def read(gauges: metrics.Gauges) -> dict[str, float]:
 
 def test_prometheus_reads_all_of_it_and_it_says_what_is_so_now(gauges):
     found = read(gauges)
-    assert found["clincus_sessions{status=running}"] == 2
-    assert found["clincus_sessions{status=stopped}"] == 0
-    assert found["clincus_agents{state=waiting}"] == 2
-    assert found["clincus_engine_up{engine=}"] == 1
-    assert found["clincus_engine_up{engine=far}"] == 0
-    assert found["clincus_sockets{operation=open_terminal}"] == 0
-    assert found["clincus_sockets{operation=open_events}"] == 2
+    expected = {
+        "clincus_sessions{status=running}": 2,
+        "clincus_sessions{status=stopped}": 0,
+        "clincus_agents{state=waiting}": 2,
+        "clincus_engine_up{engine=}": 1,
+        "clincus_engine_up{engine=far}": 0,
+        "clincus_sockets{operation=open_terminal}": 0,
+        "clincus_sockets{operation=open_events}": 2,
+    }
+    assert expected.items() <= found.items()
     assert found["clincus_threads"] >= 1
     assert found["process_resident_memory_bytes"] > 1 << 20
     assert found["process_open_fds"] > 2
@@ -87,16 +89,6 @@ def test_a_request_counts_for_its_operation_with_its_time_and_how_it_failed(gaug
     assert found["clincus_request_seconds_bucket{operation=list_sessions}{le=+Inf}"] == 3
     assert found["clincus_request_failures_total{operation=list_sessions}{status=409}"] == 1
     assert found["clincus_request_failures_total{operation=list_sessions}{status=500}"] == 1
-
-
-def test_a_bucket_counts_all_that_is_not_longer(gauges, tallies):
-    for seconds in (0.001, 0.3, 100):
-        tallies.time("clincus_request_seconds", 'operation="x"', seconds)
-    found = read(gauges)
-    name = "clincus_request_seconds_bucket{{operation=x}}{{le={}}}"
-    bounds = {bound: found[name.format(bound)] for bound in ("0.001", "0.5", "60", "+Inf")}
-    assert bounds == {"0.001": 1, "0.5": 2, "60": 2, "+Inf": 3}
-    assert found["clincus_request_seconds_sum{operation=x}"] == pytest.approx(100.301)
 
 
 def test_a_socket_is_counted_while_it_is_open(gauges):
@@ -146,21 +138,9 @@ def test_what_the_core_and_other_features_tally_is_counted(gauges):
         clincus.tally(kind, which)
     after = read(gauges)
     assert [after[name] for name in names.values()] == [2] * 4
-    assert after.keys() - before.keys() == {"clincus_answers_total{status=404}"}, "no other kind makes a metric"
-
-
-def test_lines_of_the_log_count_by_level(gauges):
     metrics.LogCounter().emit(logging.makeLogRecord({"levelname": "WARNING"}))
     assert read(gauges)["clincus_log_messages_total{level=warning}"] == 1
-
-
-def test_no_count_is_lost_between_threads(gauges, tallies):
-    threads = [threading.Thread(target=lambda: [clincus.tally("answer", "200") for _ in range(500)]) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert read(gauges)["clincus_answers_total{status=200}"] == 4000
+    assert after.keys() - before.keys() == {"clincus_answers_total{status=404}"}, "no other kind makes a metric"
 
 
 def test_more_sessions_make_the_answer_no_longer(gauges, app):

@@ -18,7 +18,7 @@ from clincus_features import notify
 from clincus_features.notify import Notifier, store, vapid
 from clincus_features.notify.agenda import Agenda
 from clincus_features.notify.hours import quiet_for
-from clincus_features.notify.news import News, is_told, read_news, remember
+from clincus_features.notify.news import read_news
 from clincus_features.notify.outbox import BACKOFF, PUSH_SERVICES, check_endpoint, contact_for, fill, without_mentions
 from tests.push_service import LOCAL_SERVICES, PushService
 from tests.table import table
@@ -52,30 +52,26 @@ class Caller:
         self.registry = clincus.Registry("clincus-", lambda change: None)
         for name in (ONE, TWO):
             self._appear(name)
+        self.app: Any = SimpleNamespace(environ=self.environ, registry=self.registry, url="http://127.0.0.1:3000")
         self.configure(**config)
         self.restart()
 
     def configure(self, **keys: object) -> None:
         flags = {f"notify.{key}": value for key, value in keys.items()}
-        self.config = clincus.make_config([clincus.Layer(clincus.USER_RANK, "test", flags)])
-        if hasattr(self, "app"):
-            self.app.config = self.config
+        self.app.config = clincus.make_config([clincus.Layer(clincus.USER_RANK, "test", flags)])
 
     def restart(self) -> None:
         """A new server on the same home."""
-        self.app: Any = SimpleNamespace(environ=self.environ, config=self.config, registry=self.registry)
-        self.app.hub, self.app.url = clincus.EventHub(), "http://127.0.0.1:3000"
-        self.app.extensions = clincus.Extensions()
+        self.app.hub, self.app.extensions = clincus.EventHub(), clincus.Extensions()
         self.notifier = Notifier(self.app, LOCAL_SERVICES)
 
     def agent(self, state: str, reason: str = "", *, id: str = ONE, age: float = 0, **more: object) -> None:
         """A session's tool begins to do something, `age` seconds ago."""
         since = clincus.format_time(clincus.datetime.now(clincus.timezone.utc) - clincus.timedelta(seconds=age))
-        agent = {"state": state, "reason": reason, "text": "", "since": since, "seen": False}
         self._number += (id, state, reason) != self._last
         self._last = id, state, reason
-        numbers = {"turn": self._number, "question": self._number}
-        self.notifier.hear(self.registry.get(id), {**agent, **numbers, **more})
+        agent = {"state": state, "reason": reason, "text": "", "since": since, "seen": False}
+        self.notifier.hear(self.registry.get(id), {**agent, "turn": self._number, "question": self._number, **more})
 
     def wait(self, seconds: float) -> None:
         """Let time pass, and do what becomes due in it."""
@@ -91,8 +87,8 @@ class Caller:
 
     def _appear(self, name: str, **more: str) -> None:
         labels = {"workspace": f"/srv/app-{name[-1]}", "tool": "claude", "session_id": f"talk-{name[-1]}", **more}
-        instance: dict[str, Any] = {"name": name, "status": "Running", "last_used_at": "2026-01-01T08:00:00Z"}
-        instance["config"] = {clincus.LABEL + key: value for key, value in labels.items()}
+        config = {clincus.LABEL + key: value for key, value in labels.items()}
+        instance = {"name": name, "status": "Running", "last_used_at": "2026-01-01T08:00:00Z", "config": config}
         self.registry.compare_one(next(self.registry.questions), name, instance)
 
     def mute(self, muted: bool) -> None:
@@ -143,39 +139,7 @@ def test_only_what_needs_a_person_and_was_not_seen_is_news(caller):
     assert texts == ["", "Delete?"], "what a tool says stays here unless the config lets it out"
 
 
-@table(
-    ("state", "number", "told"),
-    [
-        ("waiting", 4, True),
-        ("stuck", 4, True),
-        ("waiting", 5, False),
-        ("done", 7, True),
-        ("failed", 7, True),  # its words came late
-        ("done", 8, False),
-        ("ended", 5, False),  # it crashed after it was done
-    ],
-)
-def test_a_call_is_for_one_event(state, number, told):
-    last = remember({}, "talk", News(ONE, "app", "waiting", "", "", "", 4), "2026-01-01T10:00:00Z")
-    last = remember(last, "talk", News(ONE, "app", "done", "", "", "", 7), "2026-01-01T10:00:00Z")
-    assert is_told(last, "talk", News(ONE, "app", state, "", "", "2026-01-01T10:00:00Z", number)) is told
-
-
 # ---- when
-
-
-def test_nobody_is_called_for_what_is_over_or_seen_by_then(caller, service):
-    caller.add(service.endpoint("phone"))
-    for over in (
-        lambda: caller.agent("working"),
-        lambda: caller.agent("waiting", seen=True),
-        lambda: caller.notifier.tell("deleted", caller.registry.get(ONE)),
-    ):
-        caller.agent("waiting")
-        caller.wait(4)
-        over()
-        caller.wait(100)
-    assert service.pushes == []
 
 
 def test_an_event_is_told_once_it_has_lasted_and_the_next_one_a_minute_later_unless_a_person_has_looked(
@@ -200,29 +164,6 @@ def test_an_event_is_told_once_it_has_lasted_and_the_next_one_a_minute_later_unl
     caller.agent("done")
     caller.wait(4.1)
     assert len(service.pushes) == 3
-
-
-def test_a_session_is_looked_at_before_each_call(caller, service):
-    """Its question may have been answered since the last look: before the first call, and one that was put off."""
-    looks: list[float] = []
-
-    def look(moment: str, session: clincus.Session) -> None:
-        if moment == "before_call" and session.id == ONE:
-            looks.append(caller.now - begin)
-        if looks[-1:] == [seconds - 1]:
-            caller.agent("working")
-
-    caller.add(service.endpoint("phone"))
-    for seconds, calls in ((6, 0), (60, 1)):
-        if calls:
-            caller.agent("waiting", "question")
-            caller.wait(6)
-        begin = caller.now
-        caller.app.extensions.listeners[:] = [look]
-        caller.agent("waiting", "permission")
-        caller.wait(90)
-        assert (looks[-1], len(service.pushes)) == (seconds - 1, calls)
-        caller.app.extensions.listeners.clear()
 
 
 def test_a_device_in_use_is_not_called_and_any_other_is(caller, service):
@@ -274,26 +215,12 @@ def test_a_new_server_keeps_key_and_devices_and_tells_only_what_is_new(caller, s
     ("hours", "zone", "now", "seconds"),
     [
         ("22:00-07:00", "UTC", "2026-06-01T22:00:00+00:00", 9 * 3600),
-        ("22:00-07:00", "UTC", "2026-06-02T07:00:00+00:00", 0),
         ("22:00-07:00", "Europe/Berlin", "2026-06-01T20:00:00+00:00", 9 * 3600),
         ("22:00-07:00", "Europe/Berlin", "2026-03-28T21:00:00+00:00", 8 * 3600),  # the clock goes forward that night
-        ("22:00-07:00", "Europe/Berlin", "2026-10-24T20:00:00+00:00", 10 * 3600),  # and back in this one
     ],
 )
 def test_quiet_hours_end_at_their_time_of_the_persons_clock(hours, zone, now, seconds):
     assert quiet_for(hours, zone, clincus.datetime.fromisoformat(now)) == seconds
-
-
-@table("zone", ["", "Gone/Away"])
-def test_quiet_hours_without_a_known_zone_are_those_of_this_machine(monkeypatch, zone):
-    monkeypatch.setenv("TZ", "Asia/Tokyo")
-    time.tzset()
-    try:
-        now = clincus.datetime.fromisoformat("2026-06-01T13:00:00+00:00")
-        assert quiet_for("22:00-07:00", zone, now) == 9 * 3600
-    finally:
-        monkeypatch.undo()
-        time.tzset()
 
 
 def test_nobody_is_called_in_quiet_hours_and_what_still_waits_is_told_at_their_end(caller, service):
@@ -483,7 +410,6 @@ def test_a_device_that_is_gone_or_told_of_what_was_seen_is_not_asked_again(calle
 
 ENDPOINTS = {
     "https://fcm.googleapis.com/fcm/send/abc:DEF_-1": True,
-    "https://updates.push.services.mozilla.com/wpush/v2/gAAA": True,
     "https://web.push.apple.com/QGf8": True,
     "https://wns2-par02p.notify.windows.com/w/?token=a%2b": True,
     "http://fcm.googleapis.com/fcm/send/abc": False,
@@ -494,9 +420,7 @@ ENDPOINTS = {
     "https://.notify.windows.com/x": False,
     "https://fcm.googleapis.com\\.evil.example/x": False,
     "https://fcm.googleapis.com/x\r\nHost: y": False,
-    "https://fcm.googleapis.com/\u0661": False,
     "https://fcm.googleapis.com/" + "x" * 1001: False,
-    "https://127.0.0.1/x": False,
     "file:///etc/passwd": False,
 }
 
@@ -628,7 +552,7 @@ def test_a_device_that_a_person_removed_differs_from_one_that_was_never_here(cal
 # ---- the webhook
 
 
-def test_the_webhook_gets_the_news_as_json(caller, service):
+def test_the_webhook_gets_the_news_as_json_or_by_a_template_and_text_of_a_tool_stays_text(caller, service):
     caller.configure(webhook=service.webhook("secret"), address="https://clincus.example.net/")
     since = "2026-01-01T10:00:00Z"
     caller.agent("waiting", "question", text="Delete all?", since=since)
@@ -636,48 +560,32 @@ def test_the_webhook_gets_the_news_as_json(caller, service):
     told = {"id": ONE, "name": "app-1", "state": "waiting", "reason": "question", "text": "", "since": since}
     shown = {"title": "app-1 asks you a question", "url": f"https://clincus.example.net/sessions/{ONE}"}
     assert service.messages == [("/hook/secret", {**told, **shown})]
-
-
-def test_a_template_makes_another_message_and_text_of_a_tool_stays_text(caller, service):
     template = {"chat_id": "4711", "text": "{title}: {text} {url} {other}"}
-    caller.configure(webhook=service.webhook("secret"), template=template, with_text=True)
-    caller.agent("waiting", text='"}, {"url": "{url}"')
+    caller.configure(webhook=service.webhook("other"), template=template, with_text=True)
+    caller.agent("waiting", text='"}, {"url": "{url}"', id=TWO)
     caller.wait(6)
-    text = f'app-1 waits for you: "}}, {{"url": "{{url}}" http://127.0.0.1:3000/sessions/{ONE} {{other}}'
-    assert service.messages == [("/hook/secret", {"chat_id": "4711", "text": text})]
+    text = f'app-2 waits for you: "}}, {{"url": "{{url}}" http://127.0.0.1:3000/sessions/{TWO} {{other}}'
+    assert service.messages[1:] == [("/hook/other", {"chat_id": "4711", "text": text})]
     for_slack = fill({"text": "{text}"}, without_mentions({"text": "<!channel> & <@U1>"}))
     assert for_slack == {"text": "&lt;!channel&gt; &amp; &lt;@U1&gt;"}
 
 
-def test_what_the_webhook_answers_is_kept(caller, service):
-    for name, answers, outcome, count in (
-        ("busy", (500, 200), "delivered", 2),
-        ("moved", (302,), "refused", 1),  # no redirect is followed
-        ("down", (503,), "failed", 1 + len(BACKOFF)),
-    ):
-        caller.configure(webhook=service.webhook(name, *answers))
-        caller.agent("waiting")
-        caller.wait(1000)
-        assert [path for path, _ in service.messages] == [f"/hook/{name}"] * count
-        assert caller.notifier.document()["webhook"]["last"]["outcome"] == outcome
-        service.messages.clear()
-        caller.agent("working")
-
-
 def test_the_address_of_the_webhook_is_neither_logged_nor_shown(caller, service, caplog):
-    caller.configure(webhook=service.webhook("secret"))
+    caller.configure(webhook=service.webhook("secret", 500, 302))
     clincus.log.addHandler(caplog.handler)
     try:
         caller.agent("waiting")
-        caller.wait(6)
+        caller.wait(1000)
+        assert [path for path, _ in service.messages] == ["/hook/secret"] * 2, "no redirect is followed"
+        assert caller.notifier.document()["webhook"]["last"]["outcome"] == "refused"
         service.server_close()
         caller.agent("done", id=TWO)
         caller.wait(6)
     finally:
         clincus.log.removeHandler(caplog.handler)
-    assert caplog.text.count("webhook at 127.0.0.1") == 2
+    assert caplog.text.count("webhook at 127.0.0.1") == 3
     assert "secret" not in caplog.text + json.dumps(caller.notifier.document())
-    assert clincus.config_document(caller.config)["notify"]["webhook"] == clincus.HIDDEN
+    assert clincus.config_document(caller.app.config)["notify"]["webhook"] == clincus.HIDDEN
 
 
 # ---- the threads

@@ -69,12 +69,6 @@ def carried(environ, name, config, *, environment=None, **files):
 # The config
 
 
-def test_the_three_of_the_reference_come_first_and_those_of_the_config_last(environ):
-    config = configured(environ, f'{MINE}\n[tool.commands]\nvi = "vi"\n')
-    names = ["claude", "copilot", "opencode", "codex", "gemini", "aider", "shell", "mine", "vi"]
-    assert list(clincus.all_tools(config)) == names
-
-
 def test_a_tool_of_the_config_is_started_resumed_and_asked_by_its_own_words(environ):
     config = configured(environ, MINE)
     tool = clincus.find_tool("mine", config)
@@ -107,18 +101,13 @@ def test_a_row_of_the_config_is_laid_over_a_ready_one(environ):
 @table(
     ("text", "line", "reason"),
     [
-        ("[tools]\nmine = 3", 2, "a table is wanted"),
         ('[tools.claude]\ncommand = ["x"]', 1, "is none of"),
         ('[tools.Mine]\ncommand = ["x"]', 1, "a-z"),
-        ('[tools.x]\ncommand = ["--yes"]', 2, "the first word"),
         ('[tools.x]\ncommand = ["x"]\nprompt = ["--ask"]', 3, "{prompt}"),
-        ('[tools.x]\ncommand = ["x"]\nsaved = ["../y"]', 3, "a path of your home"),
         ('[tools.x]\ncommand = ["x"]\nsaved = ["~/.clincus/start"]', 3, "a path of your home"),
         ('[tools.x]\ncommand = ["x"]\nconversation = "a"', 3, "(?P<id>"),
         ('[tools.x]\ncommand = ["x"]\nrules = [{ state = "busy", pattern = "x" }]', 3, "state: write"),
-        ('[tools.x]\ncommand = ["x"]\nrules = [{ state = "ready", pattern = "(" }]', 3, "broken"),
         ("[tools.x]\ncommand = ['x']\nrules = [{ state = 'ready', pattern = '^(a+)+$' }]", 3, "a repetition in"),
-        ("[tools.x]\ncommand = ['x']\nconversation = 'a/(?P<id>(x*,)+)'", 3, "a repetition in"),
         ('[tools.x]\ncommand = ["x"]\nrules = [{ state = "failed", reason = "plan", pattern = "x" }]', 3, "reason"),
     ],
 )
@@ -160,23 +149,17 @@ def test_any_saved_file_is_a_conversation_unless_a_pattern_says_which(environ):
     assert clincus.choose_conversation(plain, SESSION, "/w", []) is None
 
 
-def test_codex_trusts_the_workspace_and_keeps_the_users_config(environ):
-    config = configured(environ, "")
-    trust = '[projects."/workspace"]\ntrust_level = "trusted"\n'
-    assert carried(environ, "codex", config)[".codex/config.toml"] == trust
-    mine = carried(environ, "codex", config, files={".codex/config.toml": 'model = "x"\n'})
-    assert mine[".codex/config.toml"] == f'model = "x"\n\n{trust}'
-    again = carried(environ, "codex", config, files={".codex/config.toml": trust})
-    assert again[".codex/config.toml"] == trust
-
-
-def test_gemini_logs_in_by_the_key_that_it_is_given_and_aider_needs_no_name_for_git(environ):
+def test_each_ready_tool_gets_what_it_would_ask_a_person_for(environ):
     config = configured(environ, "")
     for key, chosen in (("k", "gemini-api-key"), ("", None)):
         found = carried(environ, "gemini", config, environment={"GEMINI_API_KEY": key})
         settings = json.loads(found[".gemini/settings.json"])
         assert settings.get("security", {}).get("auth", {}).get("selectedType") == chosen
         assert settings["general"] == {"enableAutoUpdate": False}
+    trusted = '[projects."/workspace"]\ntrust_level = "trusted"\n'
+    for mine, expected in (("", trusted), ('model = "x"\n', f'model = "x"\n\n{trusted}'), (trusted, trusted)):
+        files = {".codex/config.toml": mine} if mine else {}
+        assert carried(environ, "codex", config, files=files)[".codex/config.toml"] == expected
     assert "name = Your Name" in carried(environ, "aider", config)[".config/git/config"]
 
 
@@ -233,7 +216,6 @@ ROWS = (
         ("Which one?\n 1. Red\n", "waiting", "question", "mine/rule-1"),
         ("busy with it\n", "working", "", "mine/busy"),
         ("no key: unauthorized\n", "failed", "auth", "mine/rule-3"),
-        ("hello\n>\n", "idle", "", "mine/rule-4"),
         ("what is this\n", "unknown", "", "nothing-known"),
     ],
 )
@@ -250,15 +232,6 @@ def test_the_group_text_of_a_rule_is_the_text_or_else_its_line():
     assert seen("codex", "busy\n", ROWS).why.rule == "codex/busy", "own rules of a ready tool replace its table"
 
 
-@table(("second", "count"), [("Your age? ", 2), ("Your name? Ada", 1)])
-def test_the_next_question_without_options_is_another_one(second, count):
-    """What is typed behind a question is no other question."""
-    rows = [{"state": "waiting", "reason": "question", "pattern": r"^Your .*", "last": 1}]
-    first = seen("mine", "Your name? ", rows)
-    facts = Facts(tool="mine", started=NOON - 600, now=NOON, lines=(second,), has_screen=True, rules=own_rules(rows))
-    assert decide(facts, first.past).agent.question == count
-
-
 CODEX_BOX = (
     "› Ask Codex to do anything\n  gpt-5 default · /workspace\n  ← for agents · ? for shortcuts     ⚠ 1 warning\n"
 )
@@ -273,206 +246,154 @@ RULE = "─" * 100
 FRAME = "│            │"
 # Seen with Codex 0.169.0, Gemini CLI 0.61.0 and aider 0.86.2, against a stand-in for their vendors.
 SCREENS = {
-    "codex, ready": ("codex", f"  permissions: YOLO mode\n{CODEX_BOX}", "idle", ""),
-    "codex, works": ("codex", f"› do it\n• Working (3s • esc to interrupt)\n{CODEX_BOX}", "working", ""),
+    "codex, ready": ("codex", f"  permissions: YOLO mode\n{CODEX_BOX}", "idle"),
+    "codex, works": ("codex", f"› do it\n• Working (3s • esc to interrupt)\n{CODEX_BOX}", "working"),
     "codex, has no network": (
         "codex",
         f"› hi\n◦ Reconnecting... waiting for network (2m 59s • esc to interrupt)\n  └ Connection failed\n{CODEX_BOX}",
-        "working",
-        "retry",
+        "working retry",
     ),
-
     "codex, interrupted": (
         "codex",
         f"› do it\n■ Conversation interrupted - use /feedback if something went wrong\n{CODEX_BOX}",
-        "idle",
-        "interrupted",
+        "idle interrupted",
     ),
-
-
     "codex, no right": (
         "codex",
         f"› again\n■ unexpected status 401 Unauthorized: x, url: http://x/v1\n{CODEX_BOX}",
-        "failed",
-        "auth",
+        "failed auth",
     ),
     "codex, after a failure": (
         "codex",
         f"■ unexpected status 401 Unauthorized\n› again\n• Hello there.\n  Worked for <1s • 17:15\n{CODEX_BOX}",
         "idle",
-        "",
     ),
-
-
-
-
-
-
     "codex, a pager": (
         "codex",
         "~\n~\n─────── 100% ─\n ↑/↓ to scroll · pgup/pgdn to page · home/end to jump\n q close\n",
-        "waiting",
-        "dialog",
+        "waiting dialog",
     ),
-
     "codex, asks": (
         "codex",
         "• Running touch made\n  Would you like to run the following command?\n  Reason: To see it\n  $ touch made\n"
         "› 1. Yes, proceed (y)\n  2. Yes, and don't ask again (p)\n  3. No, and tell Codex (esc)\n"
         "  Press enter to confirm or esc to cancel\n",
-        "waiting",
-        "permission",
+        "waiting permission",
     ),
     "codex, asks a question in its plan mode": (
         "codex",
         "› ask\n  Question 1/1 (1 unanswered)\n  Which colour do you want?\n  › 1. Red                Like a rose\n"
         "    2. Green              Like grass\n    3. None of the above  Optionally, add details in notes (tab)\n"
         "  tab to add notes | enter to submit answer | esc to interrupt\n",
-        "waiting",
-        "question",
+        "waiting question",
     ),
     "codex, has a plan": (
         "codex",
         "  Worked for <1s • 18:15\n  Implement this plan?\n› 1. Yes, implement this plan          Switch to Default\n"
         "  2. Yes, clear context and implement  Fresh thread\n  3. No, stay in Plan mode\n  enter select · esc back\n",
-        "waiting",
-        "plan",
+        "waiting plan",
     ),
     "codex, a panel": (
         "codex",
         "  permissions: YOLO mode\n  Select Model and Effort\n› 1. GPT-6.1-Sol    Latest model.\n"
         "  2. GPT-6-Astra    Frontier.\n  3. GPT-6-Sol      Previous generation.\n↓\n  enter select · esc back\n",
-        "waiting",
-        "dialog",
+        "waiting dialog",
     ),
     "codex, conversations": (
         "codex",
         " Resume a previous session\n Type to search\n  No sessions yet\n──────── 0 / 0 · 100% ─\n"
         " enter resume   esc exit   ^c exit   tab focus sort/filter\n ^t transcript   ^e expand   ↑/↓ browse\n",
-        "waiting",
-        "dialog",
+        "waiting dialog",
     ),
     "gemini, asks": (
         "gemini",
         "│ ? Shell  touch made  │\n│ ╭────╮ │\n│ │ touch made │ │\n│ ╰────╯ │\n│ Allow execution of [Shell]?  │\n"
         "│   │\n│ ● 1. Allow once  │\n│   2. Allow for this session  │\n│   3. No (esc) │\n╰──╯\n",
-        "waiting",
-        "permission",
+        "waiting permission",
     ),
     "gemini, has a plan": (
         "gemini",
         f"╭──╮\n│ 60. Step number 60  │\n{FRAME}\n│ ● 1.  Yes, automatically accept edits │\n"
         "│   2.  Yes, manually accept edits │\n│   3.  Type your feedback... │\n│     │\n"
         "│ Enter to select · ↑/↓ to navigate · Ctrl+G to edit plan · Esc to cancel │\n╰──╯\n",
-        "waiting",
-        "plan",
+        "waiting plan",
     ),
     "gemini, asks for a choice": (
         "gemini",
         "╭──╮\n│ Answer Questions   │\n│     │\n│ Which colour do you want?  │\n│ │\n│ ▲   │\n"
         "│   1.  Red │\n│       Like a rose │\n│ ● 2.  Green │\n│   3.  Blue │\n│ ▼   │\n│     │\n"
         "│ Enter to select · ↑/↓ to navigate · Esc to cancel │\n╰──╯\n",
-        "waiting",
-        "question",
+        "waiting question",
     ),
     "gemini, a panel": (
         "gemini",
         f" > /model\n╭────────────╮\n{FRAME}\n│ Select Model        │\n{FRAME}\n│ ● 1. Auto        │\n"
         f"│      Let it decide       │\n│   2. Manual              │\n{FRAME}\n│ (Press Esc to close)   │\n{FRAME}\n"
         "╰──────────╯\n",
-        "waiting",
-        "dialog",
+        "waiting dialog",
     ),
     "gemini, a tall panel": (
         "gemini",
         "│    Enable Plan Mode             true  │\n│  ▼            │\n│  ● User Settings         │\n"
         f"{FRAME}\n│ (Use Enter to select, Tab to change focus, Esc to    │\n│ close)     │\n{FRAME}\n╰───────╯\n",
-        "waiting",
-        "dialog",
+        "waiting dialog",
     ),
     "codex, login": (
         "codex",
         "  Choose how you want to use Codex.\n> 1. Sign in with ChatGPT\n  2. Sign in another way\n"
         "  Press enter to continue\n",
-        "waiting",
-        "login",
+        "waiting login",
     ),
     "codex, trust": (
         "codex",
         "  Trust this folder? Codex can read, edit, and run files here.\n› 1. Trust and continue\n"
         "  2. Back to Agent Command Center\n  enter continue · esc back\n",
-        "waiting",
-        "dialog",
+        "waiting dialog",
     ),
-    "gemini, ready": ("gemini", f"4. Be specific for the best results\n{GEMINI_BOX}", "idle", ""),
+    "gemini, ready": ("gemini", f"4. Be specific for the best results\n{GEMINI_BOX}", "idle"),
     "gemini, works": (
         "gemini",
         f" > do it\n ⠸ Thinking... (esc to cancel, 3s)   ? for shortcuts\n{GEMINI_BOX.partition(chr(10))[2]}",
         "working",
-        "",
     ),
-
-    "gemini, interrupted": ("gemini", f" > do it\n\u2139 Request cancelled.\n{GEMINI_BOX}", "idle", "interrupted"),
+    "gemini, interrupted": ("gemini", f" > do it\n\u2139 Request cancelled.\n{GEMINI_BOX}", "idle interrupted"),
     "gemini, no right": (
         "gemini",
         ' > again\n✕ [API Error: {"error":{"message":"x","code":401}}]\n'
         '\u2139 This request failed. Press F12 for diagnostics, or run /settings and change "Error Verbosity" to\n'
         f"  full for full details.\n{GEMINI_BOX}",
-        "failed",
-        "auth",
+        "failed auth",
     ),
-
-
-
-
-
-
-
-    "gemini, trust": (
-        "gemini",
-        " │ Do you trust the files in this folder?  │\n │ ● 1. Trust folder (ws)  │\n │   2. Don't trust  │\n ╰──╯\n",
-        "waiting",
-        "dialog",
-    ),
-
     "gemini, login": (
         "gemini",
         "│   How would you like to authenticate for this project?  │\n│   ● 2. Use Gemini API Key │\n╰──╯\n",
-        "waiting",
-        "login",
+        "waiting login",
     ),
-    "aider, ready": ("aider", f"Repo-map: using 4096 tokens\n{RULE}\n>\n", "idle", ""),
-
-    "aider, works": ("aider", f"{RULE}\n> do it\n     ░█    Waiting for gpt-4o\n", "working", ""),
-    "aider, answers": ("aider", f"{RULE}\n> say hello\nHello th\n", "working", ""),
-    "aider, retries": ("aider", f"{RULE}\n> x\nlitellm.E: y\nRetrying in 8.0 seconds...\n", "working", "retry"),
+    "aider, works": ("aider", f"{RULE}\n> do it\n     ░█    Waiting for gpt-4o\n", "working"),
+    "aider, answers": ("aider", f"{RULE}\n> say hello\nHello th\n", "working"),
+    "aider, retries": ("aider", f"{RULE}\n> x\nlitellm.E: y\nRetrying in 8.0 seconds...\n", "working retry"),
     "aider, interrupted": (
         "aider",
         f"> do it\n      ░^C  Waiting for gpt-4o\n^C again to exit\n{RULE}\n>\n",
-        "idle",
-        "interrupted",
+        "idle interrupted",
     ),
-
     "aider, no right": (
         "aider",
         "> again\nlitellm.AuthenticationError: AuthenticationError: OpenAIException - 401 unauthorized\n"
         f"The API provider is not able to authenticate you. Check your API key.\n{RULE}\n>\n",
-        "failed",
-        "auth",
+        "failed auth",
     ),
-    "aider, answered": ("aider", f"Hello there.\nTokens: 2.6k sent, 3 received.\n{RULE}\n>\n", "idle", ""),
+    "aider, answered": ("aider", f"Hello there.\nTokens: 2.6k sent, 3 received.\n{RULE}\n>\n", "idle"),
     "aider, asks": (
         "aider",
         "touch made\nRun shell command? (Y)es/(N)o/(D)on't ask again [Yes]: \n",
-        "waiting",
-        "permission",
+        "waiting permission",
     ),
-}  # fmt: skip
+}
 
 
 # The dialogs of a login of Gemini CLI, lines and words of which are cut or wrapped by the size of the screen.
 GEMINI_LOGINS = {
-    "a key, 320x50": [f"╭{'─' * 132}", f"│{' ' * 299}", f"│ Enter Gemini API Key{' ' * 278}", f"╰{'─' * 132}"],
     "a key, 60x12": [
         *(
             f"│ ╰{'─' * 54}╯ │",
@@ -495,10 +416,10 @@ def test_a_login_of_gemini_is_known_on_a_screen_of_any_size(lines):
     assert (agent.state, agent.reason, agent.seen) == ("waiting", "login", False)
 
 
-@table(("tool", "screen", "state", "reason"), SCREENS.values(), ids=SCREENS.keys())
-def test_the_screens_of_the_ready_tools(tool, screen, state, reason):
+@table(("tool", "screen", "expected"), SCREENS.values(), ids=SCREENS.keys())
+def test_the_screens_of_the_ready_tools(tool, screen, expected):
     agent = seen(tool, screen).agent
-    assert (agent.state, agent.reason) == (state, reason)
+    assert f"{agent.state} {agent.reason}".strip() == expected
 
 
 @table(
@@ -539,23 +460,6 @@ def test_codex_works_while_its_title_spins_and_its_screen_tells_nothing():
     decision = decide(replace(found, title="⠹ workspace"))
     assert (decision.agent.state, decision.why.lines) == ("working", ("title: ⠹ workspace",))
     assert decide(found, decision.past).agent.state == "done", "it was seen to work"
-
-
-BLANKS = 20_000 * " "
-
-
-@table(
-    "lines",
-    [
-        ("╭──╮", "│ │", f"│ a{BLANKS}│", *["│ Esc to"] * 20),
-        (f"│ a{BLANKS}│", "│ │", "│ ▲", *["│ b"] * 20),
-        (f"│ ? a{BLANKS}│", *["│ Allow"] * 20),
-    ],
-)
-def test_a_screen_that_a_container_made_up_holds_nobody_up(lines):
-    """This ends, as it can only if there is one way to find the end of a text."""
-    facts = Facts(tool="gemini", lines=lines, has_screen=True, now=NOON, started=1.0)
-    assert decide(facts).agent.state == "unknown"
 
 
 NESTED = ["(a+)+", "(a*)*b", "(?:a+b?)*", "((a+)b)+", "(a{2,})+", "(a+){3,}", "(?P<x>[)]+)+", "(\\(+)+", "(a|b+)*"]

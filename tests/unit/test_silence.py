@@ -129,15 +129,6 @@ def test_an_incus_that_hangs_since_its_last_answer_is_lost_at_once(app, door, lo
     assert waiting.end() == (REASON, 503)
 
 
-def test_who_has_just_begun_to_wait_is_not_asked_about(app, door, monkeypatch, look):
-    monkeypatch.setattr(silence, "SHORT", 60.0)
-    waiting = Waiting(door, lambda: door.query("/1.0/instances"))
-    look()
-    assert app.engines[""].reach.error == ""
-    silence.give_up(door.waiting, "the test is over")
-    waiting.end()
-
-
 def test_for_an_open_page_it_is_asked_while_nobody_waits(app, door, look, monkeypatch):
     look()
     assert app.engines[""].reach.error == "", "nobody waits, and nobody is asked"
@@ -190,10 +181,3 @@ def test_everybody_has_an_answer_within_ten_seconds(app, door, look, monkeypatch
     assert 2 * silence.PATIENCE <= 10  # it hangs since a moment after the first of two questions
     assert max(longest_wait, silence.WATCHED + silence.PERIOD + silence.PATIENCE) <= 10
     assert max(clincus.FIRST_LOOK, clincus.READ_TIMEOUT, clincus.ENGINE_PATIENCE) < 10
-
-
-def test_a_page_that_opens_wakes_who_looks(app, door):
-    opened, other = [], object()
-    assert silence.wake_for_page(app, "GET", "/api/sessions", other) is other
-    silence.wake_for_page(app, "GET", "/ws/events", opened.append)("the request")
-    assert (opened, door.has_begun.is_set()) == (["the request"], True)
