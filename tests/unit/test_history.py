@@ -59,21 +59,6 @@ def test_lines_fold_into_runs(lines, expected):
     assert times(fold(lines)) == expected
 
 
-def test_the_go_programs_lines_have_the_container_as_session_id():
-    run = fold([start("clincus-ec0578f9-1", "2026-01-01T10:00:00Z")])[0]
-    assert run.document() == {
-        "session_id": "clincus-ec0578f9-1",
-        "id": "clincus-ec0578f9-1",
-        "workspace": "/w",
-        "tool": "claude",
-        "slot": 1,
-        "started_at": "2026-01-01T10:00:00Z",
-        "ended_at": None,
-        "persistent": False,
-        "exit_code": None,
-    }
-
-
 RUN = clincus.Run("s", "clincus-0a0a0a-2", "/w", "claude", "2026-01-01T10:00:00Z")
 
 
@@ -93,10 +78,8 @@ def test_an_append_after_a_torn_line_keeps_its_own_line(tmp_path: Path):
     ("text", "expected"),
     [
         ("2026-11-24T16:16:26.349684052Z", "2026-11-24T16:16:26Z"),
-        ("2026-11-24T17:16:26.3+01:00", "2026-11-24T16:16:26Z"),
         ("9999-12-31T23:59:59-14:00", None),  # year 10000 in UTC
         ("0001-01-01T00:00:00+14:00", None),
-        ("1970-01-01T00:00:00Z", None),
         ("2026-13-01T00:00:00Z", None),
         (None, None),
     ],
@@ -161,18 +144,6 @@ def test_of_a_history_that_is_far_too_long_the_newest_runs_are_read_in_little_me
     assert (history.runs()[0].session_id, path.stat().st_size < 100_000) == ("s3000", True)
 
 
-def test_a_history_that_cannot_be_shortened_stays_whole(tmp_path: Path, monkeypatch):
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(clincus, "HISTORY_LIMIT", 600)
-    monkeypatch.setattr(clincus, "replace_file", full)
-    history = clincus.History(str(tmp_path / "history.jsonl"))
-    for number in range(5):
-        history.record(a_run(number, slot=number))
-    assert len(history.runs()) == 5
-
-
 def test_writers_at_once_lose_no_line_while_the_history_is_shortened(tmp_path: Path):
     """Each process leaves runs that go on, which are never forgotten, among many that end."""
     path = tmp_path / "history.jsonl"
@@ -209,16 +180,10 @@ def test_a_process_that_keeps_the_lock_holds_up_one_start_for_a_moment_and_loses
 # -- A file that changes while it is read again and again
 
 
-def lines(*numbers: int, slot: int = 1) -> bytes:
+def lines(*numbers: int) -> bytes:
     """A start and a stop for each number."""
-    runs = [a_run(number, slot=slot) for number in numbers]
-    ended = [run._replace(ended_at=run.started_at) for run in runs]
-    return b"".join(run.line("start") + one.line("stop") for run, one in zip(runs, ended))
-
-
-def append(path: Path, data: bytes) -> None:
-    with open(path, "ab") as file:
-        file.write(data)
+    runs = [a_run(number) for number in numbers]
+    return b"".join(run.line("start") + run._replace(ended_at=run.started_at).line("stop") for run in runs)
 
 
 def overwrite(path: Path, data: bytes) -> None:
@@ -234,63 +199,51 @@ def replaced(path: Path, data: bytes) -> None:
     new.rename(path)
 
 
-def trimmed_by_another(path: Path) -> None:
-    other = clincus.History(str(path))
+def trimmed_by_another(path: Path, _: bytes) -> None:
     with open(path, "ab+") as file:
-        other._trim(file)
+        clincus.History(str(path))._trim(file)
 
 
-BASE = lines(*range(4))
+def append(path: Path, data: bytes) -> None:
+    with open(path, "ab") as file:
+        file.write(data)
+
+
 OPEN = a_run(4).line("start")
-# What is done to a file that holds BASE and was read, and how many of its lines are read then.
-CHANGES = {
-    "nothing": ([lambda path: None], 0),
-    "a run": ([lambda path: append(path, lines(4))], 2),
-    "many runs": ([lambda path: append(path, lines(*range(4, 60)))], 112),
-    "an older run": ([lambda path: append(path, BASE[: BASE.index(b"\n") + 1].replace(b"a-1", b"a-2"))], 1),
-    "a line without its end, then that": ([lambda path: append(path, OPEN[:-1]), lambda path: append(path, b"\n")], 2),
-    "a torn line in pieces": ([lambda path: append(path, OPEN[:40]), lambda path: append(path, OPEN[40:])], 2),
-    "a torn line, then another": ([lambda path: append(path, OPEN[:40]), lambda path: append(path, b"\n" + OPEN)], 3),
-    "a start, then its stop": ([lambda path: append(path, OPEN), lambda path: append(path, lines(4)[len(OPEN) :])], 2),
-    "two servers in turns": ([lambda path: append(path, lines(4)), lambda path: append(path, lines(5, slot=2))], 4),
-    "a new time only": ([lambda path: os.utime(path, (1, 1))], 8),
-    "gone, and made anew": ([lambda path: path.unlink(), lambda path: path.write_bytes(lines(9))], 2),
-    "empty, then filled": ([lambda path: overwrite(path, b""), lambda path: append(path, lines(9))], 2),
-    "truncated in a line": ([lambda path: overwrite(path, BASE[:-30])], 8),
-    "replaced by a shorter one": ([lambda path: replaced(path, lines(8))], 2),
-    "replaced by one of the same size": ([lambda path: replaced(path, lines(*range(5, 9)))], 8),
-    "rewritten, of the same size": ([lambda path: overwrite(path, lines(*range(5, 9)))], 8),
-    "shortened by another server, then longer": ([trimmed_by_another, lambda path: append(path, lines(5))], 10),
-}
+# What is done to a file of 8 lines that was read, and how many of its lines are read then.
+CHANGES = [
+    ([], 0),
+    ([(append, lines(4))], 2),
+    ([(append, OPEN[:40]), (append, OPEN[40:-1]), (append, b"\n")], 3),  # a line in pieces
+    ([(append, OPEN[:40]), (append, b"\n" + OPEN)], 3),  # a torn line, then another
+    ([(overwrite, b""), (append, lines(9))], 2),
+    ([(overwrite, lines(*range(4))[:-30])], 8),
+    ([(overwrite, lines(*range(5, 9)))], 8),  # of the same size
+    ([(replaced, lines(*range(5, 9)))], 8),
+    ([(trimmed_by_another, b""), (append, lines(5))], 10),
+]
 
 
-@table(("changes", "read"), CHANGES.values())
+@table(("changes", "read"), CHANGES)
 def test_after_a_change_only_what_is_new_is_read_and_the_runs_are_those_of_the_file(
     tmp_path, monkeypatch, changes, read
 ):
     path = tmp_path / "history.jsonl"
-    path.write_bytes(BASE)
-    history = clincus.History(str(path))
+    path.write_bytes(lines(*range(4)))
+    history, count, add = clincus.History(str(path)), [], clincus.Fold.add
     assert len(history.runs()) == 4
-    count = []
-    for change in changes:
-        change(path)
-        with monkeypatch.context() as patch:
-            patch.setattr(clincus.Fold, "add", counting(count))
-            runs = history.runs()
-        assert runs == clincus.History(str(path)).runs()
-    assert len(count) == read
-
-
-def counting(count: list[bytes]):
-    """`Fold.add`, which notes the lines that it is given."""
-    add = clincus.Fold.add
 
     def noted(fold: clincus.Fold, given: list[bytes]) -> int:
         count.extend(given := list(given))
         return add(fold, given)
 
-    return noted
+    for change, data in changes:
+        change(path, data)
+        with monkeypatch.context() as patch:
+            patch.setattr(clincus.Fold, "add", noted)
+            runs = history.runs()
+        assert runs == clincus.History(str(path)).runs()
+    assert len(count) == read
 
 
 RUNS = [

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
-import os
 import shlex
 import subprocess
-import tarfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -69,17 +66,6 @@ SECRET_PROXY = "http://ann:secret@proxy.example:3128"
 
 
 @table(
-    ("environ", "found"),
-    [
-        ({"HTTP_PROXY": "http://127.0.0.1:3128", "no_proxy": "localhost"}, {}),  # of no use in a container
-        ({"HTTPS_PROXY": "http://p:3128", "NO_PROXY": ".x"}, {"https_proxy": "http://p:3128", "no_proxy": ".x"}),
-    ],
-)
-def test_the_proxy_of_the_host_is_found(environ, found):
-    assert outside.proxy_settings(environ) == found
-
-
-@table(
     ("proxy", "without"),
     [
         (SECRET_PROXY, "http://proxy.example:3128"),
@@ -126,13 +112,6 @@ def test_every_ingredient_of_a_recipe_changes_its_key():
     assert cli_recipe.Recipe().key() == cli_recipe.Recipe().key()
 
 
-def test_files_are_packed_for_root_with_their_modes():
-    data = cli_recipe.pack_image_files([cli_recipe.ImageFile("/usr/bin/x", b"hello", 0o755)])
-    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        (entry,) = archive.getmembers()
-    assert (entry.name, entry.mode, entry.uid, entry.size) == ("usr/bin/x", 0o755, 0, 5)
-
-
 def test_tools_can_be_chosen_and_pinned():
     recipe = cli_recipe.Recipe(tools=("claude@2.1.0",), cpu="arm64")
     assert list(recipe.tool_arguments()) == ["claude", "@anthropic-ai/claude-code-linux-arm64@2.1.0", "claude"]
@@ -146,22 +125,14 @@ def test_tools_can_be_chosen_and_pinned():
 def test_the_output_of_a_build_tells_stages_versions_and_what_is_missing():
     said: list[str] = []
     output = cli_build.BuildOutput(said.append)
-    for line in (
-        "I: running apt-get update...",
-        "clincus: fetching claude",
-        "clincus: tool claude 2.1.331",
-        "clincus: tool opencode",
-        "clincus: missing copilot npm error code E404",
-        "clincus: missing",
-        "anything else",
-    ):
+    for line in ("I: running apt-get update...", "clincus: fetching claude", "clincus: tool claude 2.1.331", "else"):
         output.on_line(line)
     assert said == ["reading the package lists", "fetching claude"]
-    assert output.properties()["clincus.tools"] == "claude=2.1.331 opencode=unknown"
-    assert "without copilot: npm error code E404" in output.notes()[-1]
-    output = cli_build.BuildOutput(said.append)
-    output.on_line("clincus: missing claude self-signed certificate in certificate chain")
-    assert "/usr/local/share/ca-certificates" in output.notes()[-1]
+    assert output.properties()["clincus.tools"] == "claude=2.1.331"
+    for reason, words in (("npm error code E404", "E404"), ("self-signed certificate in chain", "/ca-certificates")):
+        output = cli_build.BuildOutput(said.append)
+        output.on_line(f"clincus: missing copilot {reason}")
+        assert words in output.notes()[-1]
 
 
 class TestFetchTools:
@@ -229,13 +200,6 @@ def test_packages_that_cannot_be_installed_are_reported_as_apt_gets_failure(cont
     assert caught.value.message == "apt-get in the build container failed (exit code 100): no network"
 
 
-def test_a_command_whose_end_incus_lost_is_a_failure(context, monkeypatch):
-    without_end = ["sh", "-c", 'read -r mark; printf %s "$mark"; shift 4; exec "$@"', "sh"]  # as guest/exec.sh begins
-    monkeypatch.setattr(HereIncus, "exec_argv", lambda self, name, command, **_: [*without_end, *command])
-    with pytest.raises(clincus.ClincusError, match=r"echo in the build container failed .*: it is done"):
-        cli_build.fill_container(context, "box", [], [["echo", "it is done"]], print)
-
-
 def test_both_ways_to_build_take_the_same_steps(context, tmp_path):
     recipe = cli_recipe.Recipe(packages=("tmux",), tools=("claude",))
     files, commands = recipe.contents(b"secret")
@@ -247,37 +211,16 @@ def test_both_ways_to_build_take_the_same_steps(context, tmp_path):
     assert hooks[:-1] == [f"tar-in {tmp_path}/files.tar /", *(f'chroot "$1" {shlex.join(words)}' for words in commands)]
 
 
-def test_a_file_system_that_is_kept_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
-    target, synced = tmp_path / "image.tar.zst", []
-
-    class Builder(cli_host.Host):
-        """Writes what mmdebstrap would."""
-
-        def follow(self, argv, *_arguments, **_options):
-            next(Path(word) for word in argv if word.endswith(f"/{target.name}")).write_bytes(b"packed")
-
-    def note(descriptor: int) -> None:
-        synced.append((os.readlink(f"/proc/self/fd/{descriptor}").rpartition("/")[2], target.exists()))
-
-    monkeypatch.setattr(os, "fsync", note)
-    cli_build.build_rootfs(
-        Builder(), cli_recipe.Recipe(packages=("tmux",)), target, cli_build.BuildOutput(lambda _: None)
-    )
-    assert (target.read_bytes(), synced) == (b"packed", [(target.name, False), (tmp_path.name, True)])
-
-
 def test_certificates_and_proxy_of_the_host_go_into_the_image(tmp_path):
-    host = cli_host.Host(str(tmp_path))
-    store = tmp_path / "usr/local/share/ca-certificates/company"
-    store.mkdir(parents=True)
-    (store / "root.crt").write_text("PEM")
-    files = {
-        file.path: file.data.decode() for file in cli_recipe.host_files(host, {"http_proxy": "http://p.example:8080"})
-    }
-    assert files["/usr/local/share/ca-certificates/company-root.crt"] == "PEM"
-    assert "export NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt\n" in files["/etc/profile.d/clincus.sh"]
+    host, place = cli_host.Host(str(tmp_path)), "/usr/local/share/ca-certificates"
+    assert cli_recipe.host_files(host, {}) == ()
+    (tmp_path / place[1:] / "company").mkdir(parents=True)
+    (tmp_path / place[1:] / "company/root.crt").write_text("PEM")
+    found = cli_recipe.host_files(host, {"http_proxy": "http://p.example:8080"})
+    files = {file.path: file.data.decode() for file in found}
+    assert files[f"{place}/company-root.crt"] == "PEM"
     assert "export HTTP_PROXY=http://p.example:8080\n" in files["/etc/profile.d/clincus.sh"]
-    assert files["/etc/apt/apt.conf.d/90clincus-http-proxy"] == 'Acquire::http::Proxy "http://p.example:8080";\n'
+    assert 'Acquire::http::Proxy "http://p.example:8080"' in files["/etc/apt/apt.conf.d/90clincus-http-proxy"]
 
 
 @table("name", ["http_proxy", "HTTPS_PROXY", "ALL_PROXY"])
@@ -289,14 +232,6 @@ def test_no_image_holds_the_password_of_a_proxy(tmp_path, name):
     for word in (b"secret", b"ann:", b"ann@"):
         assert word not in everything
     assert b"Acquire::" not in everything  # it would beat the variable, which has the password
-
-
-def test_a_shell_keeps_the_proxy_that_its_session_has(tmp_path):
-    files = cli_recipe.host_files(cli_host.Host(str(tmp_path)), {"http_proxy": "http://proxy.example:3128"})
-    (profile,) = (file.data for file in files if file.path == "/etc/profile.d/clincus.sh")
-    for given, wanted in (({}, "http://proxy.example:3128"), ({"http_proxy": "http://own:1"}, "http://own:1")):
-        done = subprocess.run(["sh", "-eu"], input=profile + b"env", env=given, capture_output=True, check=True)
-        assert f"http_proxy={wanted}\n" in done.stdout.decode()
 
 
 def test_a_build_goes_through_a_proxy_with_a_password_that_no_argument_shows(context, tmp_path, monkeypatch):

@@ -97,12 +97,6 @@ def test_what_the_container_says_is_read():
     assert not look.is_cut
 
 
-def test_one_path_beyond_the_list_of_what_is_left_out_says_that_the_list_is_cut():
-    rows = b"".join(b"ignored %d\0" % number for number in range(recorder.ASKED_SKIPPED))
-    look = head(f"{BLOB} - {recorder.ASKED_SKIPPED}".encode(), rows)
-    assert (len(look.skipped), look.is_cut) == (recorder.SKIPPED, True)
-
-
 @table(
     ("line", "rest", "status"),
     [

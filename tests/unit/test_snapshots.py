@@ -15,12 +15,6 @@ from tests.builders import a_session
 from tests.table import table
 
 
-def test_a_snapshot_is_told_by_its_own_name():
-    told = {"name": "clincus-a1b2c3-1/clean", "created_at": "2026-01-01T00:00:00Z", "size": 4096}
-    assert snapshots.document(told) == {"name": "clean", "created_at": "2026-01-01T00:00:00Z", "size": 4096}
-    assert snapshots.document({**told, "size": -1})["size"] is None
-
-
 def test_a_container_that_goes_back_keeps_what_is_known_of_the_session():
     same = {"architecture": "x86_64", "description": "", "profiles": ["default"]}
     known = {"user.clincus.name": "new", "limits.cpu": "2"}

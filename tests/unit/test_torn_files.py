@@ -131,16 +131,6 @@ def test_a_file_that_cannot_be_read_now_is_not_put_aside(tmp_path):
     assert os.listdir(tmp_path) == ["file.json"]
 
 
-def test_a_record_that_is_torn_costs_no_other_session_its_own(tmp_path):
-    environ = {"HOME": str(tmp_path)}
-    note_record(environ, "tree")
-    other = SESSION._replace(session_id="two")
-    with reviewed(environ).changing(reviewed(environ).of(other)) as record:
-        record.tree = "other"
-    os.truncate(in_home(environ, "checkpoints", f"{NAME}.{records.short_key('one')}.json"), 5)
-    assert [one.tree for one in reviewed(environ).all()] == ["other"]
-
-
 @table("damage", DAMAGES.values())
 def test_a_torn_conversation_folder_is_still_found_by_its_name(damage, tmp_path):
     environ = {"HOME": str(tmp_path)}
