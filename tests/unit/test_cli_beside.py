@@ -29,23 +29,6 @@ def sessions(door):
     return SimpleNamespace(door=lambda id: door)
 
 
-def test_no_more_than_a_few_are_worked_on_at_a_time(sessions):
-    lock, at_work, most = threading.Lock(), set[str](), []
-    full = threading.Barrier(beside.AT_ONCE)
-
-    def work(name: str) -> None:
-        with lock:
-            at_work.add(name)
-            most.append(len(at_work))
-        full.wait(DEADLINE)
-        with lock:
-            at_work.discard(name)
-
-    names = [f"box-{number}" for number in range(3 * beside.AT_ONCE)]
-    assert beside.attempt_beside(sessions, names, work) == names
-    assert max(most) == beside.AT_ONCE
-
-
 def test_the_lines_of_each_stand_together_in_the_order_of_the_names(sessions, capsys):
     over = {name: threading.Event() for name in NAMES}
     over["after the last"] = threading.Event()

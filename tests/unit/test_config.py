@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-import threading
 from pathlib import Path
 
 import pytest
@@ -483,19 +482,7 @@ def test_saving_refuses_bad_values_and_changes_nothing(environ, user_file):
     assert not os.path.exists(clincus.own_file(environ, "dashboard.json"))
 
 
-def test_changes_at_once_lose_none(environ):
-    threads = [
-        threading.Thread(target=clincus.save_dashboard, args=(environ, changes))
-        for changes in ({"dashboard.port": 3001}, {ROOTS: ["/r"]}) * 8
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert clincus.load_config(environ).get("dashboard") == {"port": 3001, "workspace_roots": ["/r"]}
-
-
-# Keys of a feature
+# What is hidden
 
 
 def test_a_secret_of_a_feature_or_a_profile_is_not_shown(environ, user_file, monkeypatch):

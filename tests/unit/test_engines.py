@@ -65,6 +65,9 @@ def test_a_remote_stands_before_instance_and_image_and_the_project_before_all():
         f"incus --project p config edit tower:{NAME}",
     ]
     assert f"tower:{NAME} -- true" in " ".join(door.exec_argv(FAR, ["true"]))
+    for id in (f"other:{NAME}", f"far:x:{NAME}"):
+        with pytest.raises(AssertionError, match="not on the engine"):
+            door.place(id)
 
 
 def test_where_the_servers_own_certificate_is_known_no_authority_counts(tmp_path, monkeypatch):
@@ -73,14 +76,6 @@ def test_where_the_servers_own_certificate_is_known_no_authority_counts(tmp_path
     (tmp_path / "servercerts" / "tower.crt").touch()
     assert {"SSL_CERT_FILE": "/dev/null", "SSL_CERT_DIR": "/nonexistent"}.items() <= (Door().environ or {}).items()
     assert [Door(remote=remote).environ for remote in ("public", "")] == [None, None]
-
-
-@table("id", [f"other:{NAME}", f"far:x:{NAME}"])
-def test_a_door_takes_no_session_of_another_engine(id):
-    with pytest.raises(AssertionError, match="not on the engine"):
-        Door().place(id)
-    with pytest.raises(AssertionError, match="not on the engine"):
-        clincus.Incus().path(FAR)
 
 
 @table(
@@ -136,8 +131,6 @@ def test_what_one_engine_lists_changes_nothing_of_another(told):
 
 
 ANYTHING = [None, 0, 1.5, True, "", "x", [], ["a"], {}, {"mode": "open"}, "[" * 100_000, "x" * 100_000, "\0"]
-
-
 OTHER = "clincus-ffffff-2"
 FIELDS = ("name", "status", "location", "created_at", "last_used_at", "config")
 
@@ -334,9 +327,6 @@ def test_another_member_is_found_when_the_known_one_is_down():
         "incus --project p remote set-url tower https://a:1",
         "incus --project p remote set-url tower https://b:1",
     ]
-
-
-# ---- the command line
 
 
 # ---- clincus engine

@@ -109,35 +109,19 @@ def test_the_github_token_goes_where_it_is_used(environ, config):
 
 
 @table(
-    ("script", "token"),
+    ("script", "login", "token"),
     [
-        ('[ "$*" = "auth token" ] && echo gho_x', "gho_x"),
-        ("echo gho_x; exit 1", ""),
-        ("exec sleep 60", ""),
+        ('[ "$*" = "auth token" ] && echo gho_x', ".config/gh", "gho_x"),
+        ("echo gho_x", "other", ""),  # it would ask for a login
+        ("echo gho_x; exit 1", ".config/gh", ""),
+        ("exec sleep 60", ".config/gh", ""),
     ],
 )
-def test_gh_is_asked_within_a_time_limit(tmp_path, monkeypatch, script, token):
+def test_gh_is_asked_within_a_time_limit_where_it_has_a_login(tmp_path, monkeypatch, script, login, token):
     monkeypatch.setattr(clincus, "GH_TIMEOUT", 0.3)
     write(tmp_path / "gh", f"#!/bin/sh\n{script}\n", 0o700)
-    write(tmp_path / ".config/gh/hosts.yml", "github.com:\n")
-    assert clincus.github_token({"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path)}) == token
-
-
-@table(
-    ("variables", "file", "token"),
-    [
-        ({}, "", ""),
-        ({}, ".config/gh/hosts.yml", "gho_x"),
-        ({"XDG_CONFIG_HOME": "HOME/xdg"}, ".config/gh/hosts.yml", ""),
-        ({"XDG_CONFIG_HOME": "HOME/xdg", "GH_CONFIG_DIR": "HOME/own"}, "own/hosts.yml", "gho_x"),
-    ],
-)
-def test_gh_is_asked_only_where_it_has_a_login(tmp_path, variables, file, token):
-    write(tmp_path / "gh", "#!/bin/sh\necho gho_x\n", 0o700)
-    if file:
-        write(tmp_path / file, "github.com:\n")
-    places = {name: value.replace("HOME", str(tmp_path)) for name, value in variables.items()}
-    environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path), **places}
+    write(tmp_path / login / "hosts.yml", "github.com:\n")
+    environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path)}
     assert clincus.github_token(environ) == token
 
 
