@@ -28,7 +28,6 @@ def parts(made: House, results: figures.Results) -> dict[str, Callable[[], objec
         "create": bench_server.one_at_a_time,
         "ten": bench_server.ten_at_once,
         "stop": bench_server.stop_and_resume,
-        "delete": bench_server.deletes,
         "page": bench_page.first_pages,
         "terminals": bench_terminal.whole,
         "event": bench_page.events,

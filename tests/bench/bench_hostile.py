@@ -209,12 +209,10 @@ class Run:
 
     # -- The end
 
-    def end(self, member: Member) -> tuple[float, str]:
-        """Seconds of a forced delete of a hostile session, and its kind."""
-        began = time.monotonic()
+    def end(self, member: Member) -> None:
+        """Delete a hostile session, whatever it does."""
         with self.noting(f"delete {member.kind}"):
             self.server.delete(f"/api/sessions/{member.id}?force=true", timeout=END_PATIENCE)
-        return time.monotonic() - began, member.kind
 
     def lost(self, member: Member) -> list[str]:
         """What an honest session was told or wrote, and this host does not have."""
@@ -275,12 +273,12 @@ def measure(made: House, results: Results, options: argparse.Namespace) -> None:
         for member in run.honest:
             run.stop(member)
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            ends = list(pool.map(run.end, run.hostile))
+            list(pool.map(run.end, run.hostile))
             lost = [words for found in pool.map(run.lost, run.honest) for words in found]
         for member in run.honest:
             with run.noting(f"resume {member.id}"):
                 server.post(f"/api/sessions/{member.id}/resume", timeout=PATIENCE)
-        results.add(*rows(run, calm, beside), *end_rows(run, lost, ends))
+        results.add(*rows(run, calm, beside), *end_rows(run, lost))
         for what, then, calm_one, now in zip(("memory", "threads", "descriptors"), before, warm, at_rest(process)):
             words = f"the bound is from before the load, {then:.1f}; held against the time after the calm half"
             unit = "MB" if what == "memory" else ""
@@ -310,16 +308,14 @@ def rows(run: Run, calm: Seen, beside: Seen) -> Iterator[Row]:
     yield from pair("stop of an honest session", beside.stops, calm.stops, STOP, late_stops)
 
 
-def end_rows(run: Run, lost: Sequence[str], ends: Sequence[tuple[float, str]]) -> Iterator[Row]:
+def end_rows(run: Run, lost: Sequence[str]) -> Iterator[Row]:
     """The rows of what was lost or went wrong."""
     told = 2 * sum(len(member.told) for member in run.honest)
-    kinds = "; ".join(f"{kind} {seconds:.1f} s" for seconds, kind in sorted(ends, reverse=True)[:8])
     note = f"of {run.sought} that were looked for, of {told}"
     yield Row("hostile: honest works that are lost", "", len(lost), 0, note=note)
     note = "; ".join(run.unseen[:3])
     yield Row("hostile: honest sessions that could not be looked into", "", len(run.unseen), 0, note=note)
     yield Row("hostile: other failures", "", len(run.failures), 0, note="; ".join(run.failures[:3]))
-    yield Row("hostile: longest forced delete of a hostile session", "s", max(ends)[0] if ends else 0.0, note=kinds)
 
 
 if __name__ == "__main__":

@@ -315,25 +315,6 @@ def stop_and_resume(made: House, results: Results) -> None:
             results.add(Row.of(figure, "s", one, 1.15, baselines=other, compare="times", note=note))
 
 
-def deletes(made: House, results: Results) -> None:
-    """A delete of a running session, beside `incus delete --force` of a bare container."""
-    with beside_bare(made) as (server, baseline):
-
-        def ours() -> float:
-            id = server.create(made.workspace(904))["id"]
-            time.sleep(2)  # its first look and checkpoint are over
-            return timed(lambda: delete(server, id))
-
-        def bare() -> float:
-            name = baseline.launch()
-            time.sleep(2)
-            return timed(lambda: baseline.delete(name))
-
-        one, other = in_turns(STOPS, ours, bare)
-        note = f"ratio of pairs, median: {median_ratio(one, other):.2f}"
-        results.add(Row.of("delete", "s", one, 1.2, baselines=other, compare="times", note=note))
-
-
 # -- At rest
 
 

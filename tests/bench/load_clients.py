@@ -23,7 +23,6 @@ from tests.bench.measuring import Client
 
 Address = tuple[str, int]
 Sample = tuple[float, float]  # when it was taken (time.monotonic), and its seconds
-AT_ONCE = 10  # connections that are being opened at a time
 ROUND = 0.02  # seconds between two rounds of the crowd
 ALIVE = b"\x8a\x80\0\0\0\0"  # a pong that nobody asked for (RFC 6455, 5.5.3): the server asks those that say nothing
 ALIVE_PAUSE = 20.0
@@ -63,82 +62,62 @@ class Work:
         self._found.put(target(self, *arguments))
 
 
-# -- A crowd
-
-
-class Member:
-    """One connection of the crowd."""
-
-    def __init__(self, address: Address, path: str, subprotocol: str) -> None:
-        self.kind = "events" if subprotocol else "terminals"
-        self.is_open = False
-        self.last = b""  # what came last
-        self.socket = socket.create_connection(address, timeout=PATIENCE)
-        self.socket.sendall(upgrade(address, path, subprotocol))
-        self.socket.setblocking(False)
-
-
 class Crowd:
-    """Opens connections, a few at a time, and then reads all of them."""
+    """Connections that are only there."""
 
-    def __init__(self, address: Address, wanted: list[tuple[str, str]]) -> None:
-        self.address, self.wanted = address, wanted[::-1]  # path and subprotocol, "" for terminals
-        self.members: dict[int, Member] = {}
-        self.opening = 0
+    def __init__(self, address: Address) -> None:
+        self.address = address
         self.count = Counter[str]()
+        self._members: dict[int, tuple[str, socket.socket]] = {}
         self._poll, self._room = select.epoll(), memoryview(bytearray(1 << 18))
+        self._due = time.monotonic() + ALIVE_PAUSE
 
-    def go_on(self) -> None:
-        """One round."""
-        while self.wanted and self.opening < AT_ONCE:
-            try:
-                member = Member(self.address, *self.wanted.pop())
-            except OSError as error:
-                self.count[f"refused: {error!r}"] += 1
-                continue
-            self.members[member.socket.fileno()] = member
-            self._poll.register(member.socket, select.EPOLLIN)
-            self.opening += 1
-        for descriptor, _ in self._poll.poll(0.2):
-            self._read(descriptor, self.members[descriptor])
-
-    def _read(self, descriptor: int, member: Member) -> None:
-        size = 0
-        with contextlib.suppress(OSError):
-            size = member.socket.recv_into(self._room)
-        if not size:
-            self.opening -= not member.is_open
-            self.count[f"{member.kind} closed: {member.last!r}"] += 1
-            self._poll.unregister(descriptor)
-            self.members.pop(descriptor).socket.close()
+    def open(self, path: str, subprotocol: str) -> None:
+        """Open one; a terminal is open once it shows something."""
+        kind = "events" if subprotocol else "terminals"
+        try:
+            client = socket.create_connection(self.address, timeout=PATIENCE)
+            client.sendall(upgrade(self.address, path, subprotocol))
+            head = client.recv(1 << 16)
+            if b" 101 " not in head[:16]:
+                raise ConnectionError(str(head[:80]))
+            if kind == "terminals" and head.endswith(b"\r\n\r\n"):
+                client.recv(1 << 16)
+        except OSError as error:
+            self.count[f"{kind} refused: {error}"] += 1
             return
-        self.count[member.kind] += size
-        if not member.last and self._room[:12] != b"HTTP/1.1 101":
-            self.count[f"{member.kind} refused: {bytes(self._room[:80])!r}"] += 1
-        member.last = bytes(self._room[:size][-120:])
-        # A terminal is open once it shows something.
-        if not member.is_open and (member.kind == "events" or not member.last.endswith(b"\r\n\r\n")):
-            member.is_open = True
-            self.count[f"{member.kind} opened"] += 1
-            self.opening -= 1
+        self._members[client.fileno()] = kind, client
+        self._poll.register(client, select.EPOLLIN)
+        self.count[f"{kind} opened"] += 1
 
-    def say_something(self) -> None:
-        """Tell the server that all are still there."""
-        for member in self.members.values():
+    def read(self, seconds: float) -> None:
+        """Wait so long for something, and throw it away; tell the server now and then that all are still there."""
+        for descriptor, _ in self._poll.poll(seconds):
+            kind, client = self._members[descriptor]
+            size = 0
             with contextlib.suppress(OSError):
-                member.socket.send(ALIVE)
+                size = client.recv_into(self._room)
+            self.count[kind] += size
+            if not size:
+                self.count[f"{kind} closed"] += 1
+                self._poll.unregister(descriptor)
+                self._members.pop(descriptor)[1].close()
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + ALIVE_PAUSE
+            for _, client in self._members.values():
+                with contextlib.suppress(OSError):
+                    client.send(ALIVE)
 
 
 def hold(work: Work, address: Address, wanted: list[tuple[str, str]]) -> dict[str, int]:
-    """Be a crowd until it is over; what was read, and who was closed."""
-    crowd, due = Crowd(address, wanted), time.monotonic() + ALIVE_PAUSE
+    """Be a crowd until it is over; what was read, and who was closed. `wanted` are paths and subprotocols."""
+    crowd = Crowd(address)
+    for path, subprotocol in wanted:
+        crowd.open(path, subprotocol)
+        crowd.read(0)
+    work.ready.set()
     while not work.over.is_set():
-        crowd.go_on()
-        if not crowd.wanted and not crowd.opening:
-            work.ready.set()
-        if time.monotonic() >= due:
-            crowd.say_something()
-            due = time.monotonic() + ALIVE_PAUSE
+        crowd.read(0.2)
         time.sleep(ROUND)
     return dict(crowd.count)
 
@@ -153,26 +132,25 @@ def type_keys(work: Work, address: Address, path: str, attach: list[str]) -> Fou
 
     Gives the seconds from each key to its echo in the one and in the other, and what went wrong.
     """
-    terminals = ServedTerminal(address, path), BareTerminal(attach)
-    found: tuple[list[Sample], list[Sample]] = ([], [])
+    terminals: list[ServedTerminal | BareTerminal] = [ServedTerminal(address, path), BareTerminal(attach)]
+    found: list[list[Sample]] = [[], []]
     count = Counter[str]()
     for number in itertools.count():
-        for terminal, samples in zip(terminals, found):
-            if work.over.wait(KEY_PAUSE):
-                break
-            while shows(terminal, 0):  # the status line and the like
-                if terminal.read() is None:
-                    raise ConnectionError("the terminal has ended")
-            began = time.monotonic()
-            terminal.type(b"x" if number % 2 == 0 else b"\x7f")
-            if shows(terminal, PATIENCE):
-                terminal.read()
-                samples.append((began, time.monotonic() - began))
-            else:
-                count["keys without an echo"] += 1
-        if work.over.is_set():
+        which = number % 2
+        terminal = terminals[which]
+        if work.over.wait(KEY_PAUSE):
             break
-    return *found, dict(count)
+        while shows(terminal, 0):  # the status line and the like
+            if terminal.read() is None:
+                raise ConnectionError("the terminal has ended")
+        began = time.monotonic()
+        terminal.type(b"\x7f" if number & 2 else b"x")
+        if shows(terminal, PATIENCE):
+            terminal.read()
+            found[which].append((began, time.monotonic() - began))
+        else:
+            count["keys without an echo"] += 1
+    return found[0], found[1], dict(count)
 
 
 def shows(terminal: ServedTerminal | BareTerminal, seconds: float) -> bool:

@@ -26,7 +26,6 @@ from clincus_cli import agents as cli_agents
 from clincus_cli import all_commands
 from clincus_cli import commands as cli_commands
 from clincus_cli import console as cli_console
-from clincus_cli import containers as cli_containers
 from clincus_cli import context as cli_context
 from clincus_cli import files as cli_files
 from clincus_cli import help as cli_help
@@ -187,13 +186,6 @@ def test_what_the_server_says_is_printed_as_json(monkeypatch, capsys, words, ans
     monkeypatch.setattr(cli_agents, "ask_session", lambda *_: answer)
     assert run_here(*words.split(), "--json") == 0
     assert json.loads(capsys.readouterr().out) == document
-
-
-def test_a_question_that_the_exit_code_answers_is_answered_as_json(monkeypatch, capsys):
-    monkeypatch.setattr(cli_containers, "status_of", lambda *_: "Frozen")
-    for name, code, document in (("exists", 0, {"exists": True}), ("running", 1, {"running": False})):
-        assert run_here("container", name, "box", "--json") == code
-        assert json.loads(capsys.readouterr().out) == document
 
 
 def test_a_plan_or_a_session_as_json_needs_what_leaves_stdout_alone(monkeypatch):

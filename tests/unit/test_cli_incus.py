@@ -314,7 +314,10 @@ def test_a_tree_arrives_with_its_links(tmp_path):
         (member("./" + "d/" * 40 + "deep", content=b"x"), "not safe"),
         (member("./out", tarfile.SYMTYPE, linkname="/etc/passwd"), "out of the tree"),
         (member("./out", tarfile.SYMTYPE, linkname="good/../../x"), "out of the tree"),
+        (member("./out", tarfile.SYMTYPE, linkname=".."), "out of the tree"),
+        (member("./a/out", tarfile.SYMTYPE, linkname="b/.."), "out of the tree"),  # b may be a link to somewhere else
         (member("./out", tarfile.SYMTYPE, linkname=""), "out of the tree"),
+        (member("./out", tarfile.SYMTYPE, linkname="\x1b]52;c;eA==\a"), "out of the tree"),
         (member("./out", tarfile.LNKTYPE, linkname="../../../etc/passwd"), "did not arrive"),
         (member("./pipe", tarfile.FIFOTYPE), "is not a file"),
         (member("./disk", tarfile.BLKTYPE, devmajor=8), "is not a file"),
@@ -328,13 +331,18 @@ def test_what_is_hostile_is_left_out_and_named(tmp_path, hostile, reason):
     assert {name: kind for name, kind in tree(tmp_path).items() if kind is not None} == {"copy/good": "good"}
 
 
-DOOR = member("./door", tarfile.SYMTYPE, linkname="inside")
-
-
-@table("later", [member("./door/evil", tarfile.DIRTYPE), member("./door/evil", content=b"x"), member("./door")])
-def test_nothing_is_written_through_a_link_that_arrived_before(tmp_path, later):
+@table(
+    ("target", "later"),
+    [
+        ("inside", member("./door/evil", tarfile.DIRTYPE)),
+        ("inside", member("./door/evil", content=b"x")),
+        ("not-there", member("./door", content=b"x")),
+    ],
+)
+def test_nothing_is_written_through_a_link_that_arrived_before(tmp_path, target, later):
+    door = member("./door", tarfile.SYMTYPE, linkname=target)
     with pytest.raises(clincus.ClincusError, match="door"):
-        arrive_tree(tmp_path / "copy", member("./inside/", tarfile.DIRTYPE), DOOR, later)
+        arrive_tree(tmp_path / "copy", member("./inside/", tarfile.DIRTYPE), door, later)
     assert tree(tmp_path) == {}
 
 
@@ -565,6 +573,9 @@ def test_a_question_is_answered_by_the_exit_code(run, capsys):
         assert {name: run(incus, *question.split(), name) for name in known} == known
         assert run(silent, *question.split(), "box") == 2, "a question that cannot be asked is no no"
         assert "Incus is not running" in capsys.readouterr().err
+        name, code = next(iter(known.items()))
+        run(incus, *question.split(), name, "--json")
+        assert json.loads(capsys.readouterr().out) == {question.split()[1]: code == 0}
 
 
 @table(

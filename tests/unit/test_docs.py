@@ -13,7 +13,6 @@ import jsonschema
 import clincus
 from clincus_cli.all_commands import load_commands
 from clincus_cli.commands import COMMANDS, UsageError, find_command, parse_words
-from clincus_features.review import recorder
 from tests.commands_page import API_PAGE, PAGE, page_text, with_calls
 from tests.pages import PAGES, name_of
 from tests.programs import ROOT
@@ -107,10 +106,6 @@ def test_the_examples_of_answers_are_as_the_contract_says():
     jsonschema.validate(event["agent"], schemas["Agent"])
     jsonschema.validate(error, schemas["Error"])
     assert set(schemas["Session"]["required"]) <= set(session)
-
-
-def test_the_page_on_review_names_the_size_from_which_a_file_is_in_no_checkpoint():
-    assert f"files over {recorder.FILE_LIMIT >> 20} MiB" in TEXTS["docs/review.md"]
 
 
 # Groups of docs/troubleshooting.md with words of other programs, or of no program.

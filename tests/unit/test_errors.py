@@ -35,16 +35,6 @@ def test_an_error_in_the_code_names_a_row_of_the_table():
     assert [one for one in causes if one[1] not in clincus.CAUSES and one[1] not in clincus.CODES] == []
 
 
-def test_every_code_is_used():
-    used = {cause for path in SOURCES for cause in causes_in(path)}
-    by_status = {clincus.CODES[cause] for cause in used if isinstance(cause, int)}
-    named = {code for code in clincus.CAUSES if any(f'"{code}"' in path.read_text() for path in SOURCES[1:])}
-    in_core = {code for code in clincus.CAUSES if SOURCES[0].read_text().count(f'"{code}"') > 1}
-    by_other_means = {"sign_in_required", "forbidden", "method_not_allowed", "websocket_required", "too_large",
-                      "header_too_large", "no_answer", "file_changed"}  # fmt: skip
-    assert set(clincus.CAUSES) - used - by_status - named - in_core - by_other_means == set()
-
-
 @table(
     ("error", "status", "code"),
     [
