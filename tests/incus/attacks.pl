@@ -141,23 +141,9 @@ sub beside {
     return $pid;
 }
 
-# Go on in a child, and wait for it; true for the parent then.
-sub in_child {
-    my $pid = fork or return;
-    waitpid($pid, 0);
-    return 1;
-}
-
-# In a child by clone(2) or clone3(2) with more flags.
+# In a child by clone(2) with more flags.
 sub cloned {
-    my ($flags, $way) = @_;
-    my $pid;
-    if ($way eq 'clone3') {
-        my $arguments = pack('Q11', $flags, 0, 0, 0, 17, 0, 0, 0, 0, 0, 0);
-        $pid = call('clone3', $arguments, 88);
-    } else {
-        $pid = call('clone', $flags | 17, 0, 0, 0, 0);
-    }
+    my $pid = call('clone', $_[0] | 17, 0, 0, 0, 0);
     return if $pid == 0;
     waitpid($pid, 0) if $pid > 0;
     POSIX::_exit(0);
@@ -232,9 +218,6 @@ sub stay {
     POSIX::setsid();
     return;
 }
-
-# Wait until somebody opens a named pipe for writing.
-sub await { POSIX::mkfifo($_[0], 0666); open(my $pipe, '<', $_[0]); <$pipe> }
 
 sub receive {
     my $path = shift;

@@ -24,18 +24,11 @@ FEET = {
     "with a descriptor": ("$FD = folder(\"$T/.git\"); chdir '/'; ", "plant_at($FD);"),
     "with one of the top": ("$FD = folder($T); chdir '/'; ", "replace_git($FD);"),
     "with one for io_uring": ("$FD = folder(\"$T/.git\"); chdir '/'; ", "plant_by_ring($FD);"),
-    "with one over a socket": (
-        "socketpair(my $a, my $b, AF_UNIX, SOCK_STREAM, 0); "
-        'beside(sub { send_descriptor($a, folder("$T/.git")); close $_ for $a, $b }); close $a; chdir "/"; ',
-        "plant_at(receive_descriptor($b));",
-    ),
     "by the root of a process": ("stay_behind(); chdir '/'; ", BESIDE.format("root$T/.git")),
-    "by the cwd of a process": ("stay_behind(); chdir '/'; ", BESIDE.format("cwd")),
-    "by a descriptor of a process": ("stay_behind(); chdir '/'; ", BESIDE.format("fd/9")),
     "with none": ("chdir '/'; ", 'plant("$T/.git"); replace_git(folder($T));'),
 }
-OWN_FEET = tuple(FEET)[:6]
-ALL_FEET = tuple(FEET)[:9]  # without a foot nobody gets in
+OWN_FEET = tuple(FEET)[:5]
+ALL_FEET = tuple(FEET)[:6]  # without a foot nobody gets in
 
 # The acts that make the mounts go. An unmounting one needs a namespace whose mounts came from an equally privileged
 # one; a pivoting one does not, and cannot be done where the mounts propagate to peers. The others do not succeed on any
@@ -64,24 +57,10 @@ FUTILE = {
     "umount -l of the parts": 'umount("$T/.git/$_") for qw(config hooks info .); umount("$T/.git");',  # locked
     "umount by a 32-bit call": "system '/tmp/umount-32';",  # not lazily: it is in use
     "umount2 by an x32 call": "system '/tmp/umount2-x32';",  # few kernels have them
-    "a tree as a namespace": (  # OPEN_TREE_NAMESPACE of Linux 7.0
-        "for my $bit (1 .. 7, 9 .. 14, 16 .. 18, 20 .. 31) { for my $more (0, 1, 0x8000, 0x8001) { "
-        "my $tree = call('open_tree', AT, path('/tmp'), 1 << $bit | $more); "
-        "call('setns', $tree, NEWNS) if $tree >= 0 } }"
-    ),
-    "an empty namespace": (  # UNSHARE_EMPTY_MNTNS of Linux 7.1
-        "unshare(1 << $_), unshare(NEWNS | 1 << $_) for 0 .. 7, 12 .. 16, 19 .. 24, 31 .. 63;"
-    ),
-    "an empty one by clone3": (
-        "for my $bit (7, 32 .. 63) { for my $more (0, NEWNS) { my $a = pack('Q11', 1 << $bit | $more, 0, 0, 0, 17, "
-        "(0) x 6); my $pid = call('clone3', $a, 88); last if $pid == 0; waitpid($pid, 0) if $pid > 0 } }"
-    ),
     "a copy of the tree": (
         "my $tree = call('open_tree', AT, path($W), 0x8001); plant_at(call('openat', $tree, path('.git'), 0, 0)); "
         "POSIX::close($tree);"
     ),
-    "mount_setattr": "my $a = pack('QQQQ', 0, 1 | 2 | 4, 0, 0); call('mount_setattr', AT, path($W), 0x8000, $a, 32);",
-    "MS_PRIVATE and MS_UNBINDABLE": "forget($W); forget($W, UNBINDABLE | REC); unshare();",
     "nothing": "",
 }
 WAYS = {**UNMOUNTING, **PIVOTING, **FUTILE}
@@ -101,30 +80,23 @@ NAMESPACES = {
     "the first": Namespace("FOOT ACT PLANT", feet=tuple(foot for foot in ALL_FEET if "root of" not in foot)),
     "a new one": Namespace("FOOT unshare(); ACT PLANT"),
     "a private one": Namespace("FOOT unshare(); forget(); ACT PLANT"),
-    "a slave": Namespace("FOOT unshare(); forget('/', REC | SLAVE); ACT PLANT"),
-    "a shared one": Namespace("FOOT unshare(); forget('/', REC | SHARED); ACT PLANT", acts=frozenset(UNMOUNTING)),
-    "one by clone": Namespace("FOOT cloned(NEWNS, 'clone'); ACT PLANT"),
-    "one by clone3": Namespace("FOOT cloned(NEWNS, 'clone3'); ACT PLANT"),
+    "one by clone": Namespace("FOOT cloned(NEWNS); ACT PLANT"),
     "one with many ids": Namespace("new_user(1); FOOT unshare(); ACT PLANT", acts=frozenset(PIVOTING)),
     "one that it joins": Namespace(
         f"FOOT {LATER.format('unshare(); forget();', 'mnt')} call('setns', $_, 0) for @in; PLANT", feet=ALL_FEET[2:]
     ),
     "one by a 32-bit call": Namespace(
         "FOOT $ENV{REST} = q{ACT PLANT}; @ENV{qw(T RUN FD HOLDER)} = ($T, $RUN, $FD, $HOLDER); exec '/tmp/unshare-32';",
-        feet=tuple(foot for foot in ALL_FEET if "socket" not in foot),
+        feet=ALL_FEET,
     ),
     # By these the code user becomes root of its own, without sudo.
     "one of a user namespace": Namespace("new_user(); FOOT unshare(); ACT PLANT", CODE, frozenset(PIVOTING)),
-    "one in another": Namespace(
-        "new_user(); FOOT unshare(); new_user(); unshare(); ACT PLANT", CODE, frozenset(PIVOTING), OWN_FEET
-    ),
     "a user's that it joins": Namespace(
         f"FOOT {LATER.format('new_user(); unshare();', 'user mnt')} call('setns', $_, 0) for @in; PLANT",
         CODE,
         frozenset(PIVOTING),
         OWN_FEET[2:],
     ),
-    "one without ids": Namespace("FOOT unshare(NEWUSER | NEWNS); ACT PLANT", acts=frozenset()),
 }
 
 
@@ -165,16 +137,6 @@ AT_ONCE = {
     "rename of the Git folder": (EVERYBODY, "replace_git(folder($T));"),
     "io_uring": (EVERYBODY, 'plant_by_ring(folder("$T/.git"));'),
     "exchange": (EVERYBODY, f"{HERE}rename_at($g, 'evil', $g, 'config', EXCHANGE);"),
-    "whiteout": (
-        EVERYBODY,
-        f"{HERE}rename_at($g, 'config', $g, 'gone', WHITEOUT); rename_at($g, 'config', $g, 'gone'); "
-        "rename_at($g, 'evil', $g, 'config');",
-    ),
-    "unlink and link": (
-        EVERYBODY,
-        f"{HERE}call('unlinkat', $g, path('config'), 0); call('unlinkat', $g, path('config'), 0x200); "
-        "call('linkat', $g, path('evil'), $g, path('config'), 0); call('symlinkat', path('evil'), $g, path('config'));",
-    ),
     "rmdir and mkdir": (
         EVERYBODY,
         'my $g = folder("$T/.git"); call("unlinkat", $g, path("hooks"), 0x200); '
@@ -182,22 +144,10 @@ AT_ONCE = {
         'put($g, "hooks/$_", 0755, hook()) for qw(post-index-change reference-transaction);',
     ),
     "bind": (ROOT, f'{NEW}mount_($W, "$n/w", "", BIND); plant("$n/w" . substr($T, length $W) . "/.git");'),
-    "bind of the Git folder": (ROOT, f'{NEW}mount_("$T/.git", "$n/w", "", BIND); plant("$n/w");'),
     "rbind": (
         ROOT,
         f"{NEW}mount_('/', \"$n/w\", '', BIND | REC); forget(\"$n/w\"); "
         'umount("$n/w$T/.git/$_") for qw(config hooks .); plant("$n/w$T/.git");',
-    ),
-    "chroot": (
-        ROOT,
-        f"{NEW}mount_('/', \"$n/w\", '', BIND | REC); forget(\"$n/w\"); exit if call('chroot', path(\"$n/w\")); "
-        'umount("$T/.git/$_") for qw(config hooks .); plant("$T/.git");',
-    ),
-    "overlay": (
-        ROOT,
-        f'{NEW}mkdir "$T/work"; call("mount", path("none"), path("$n/o"), path("overlay"), 0, '
-        'path("lowerdir=$n/w,upperdir=$T/.git,workdir=$T/work")); plant("$n/o"); umount("$n/o"); rmdir "$T/work/work"; '
-        'rmdir "$T/work";',
     ),
     # The kernel opens one only by a mount with nothing locked in it, and only what lies below that.
     "file handles": (

@@ -12,10 +12,6 @@ from tests.programs import Server, git, program, wait_until
 
 EVIL = "evil-command"
 AS_AGENT = "git -c user.name=a -c user.email=a@b"
-BROKEN = f"""
-rm .git/HEAD
-git init -q own && git -C own config core.fsmonitor {EVIL}
-"""
 GITLINK = f"""
 git init -q sub && {AS_AGENT} -C sub commit -q --allow-empty -m x
 git add sub 2>&1; git -C sub config core.fsmonitor {EVIL}
@@ -59,34 +55,30 @@ def command(session: Reviewed, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
 
 
-@pytest.mark.parametrize(
-    ("script", "found"),
-    [
-        (BROKEN, {"own/.git": ("repository", [EVIL]), ".git": ("broken", [])}),
-        (GITLINK, {"sub": ("gitlink", [EVIL])}),
-        (
-            SETTINGS,
-            {".claude/settings.json": ("settings", []), ".envrc": ("settings", []), ".devcontainer": ("settings", [])},
-        ),
-    ],
-    ids=["broken", "gitlink", "settings"],
-)
-def test_what_an_agent_plants_is_told_after_its_turn_and_at_the_stop(session, script, found):
+PLANTED = {
+    "own/.git": ("repository", [EVIL]),
+    "sub": ("gitlink", [EVIL]),
+    ".claude/settings.json": ("settings", []),
+    ".envrc": ("settings", []),
+    ".devcontainer": ("settings", []),
+}
+
+
+@pytest.mark.day
+def test_what_an_agent_plants_is_told_after_its_turn_and_at_the_stop(session):
     assert appeared(session) == 0, told(session)
-    session.turn(script)
-    wait_until(lambda: appeared(session) == len(found), "the session to tell what appeared")
-    assert told(session) == found
+    session.turn(f"git init -q own && git -C own config core.fsmonitor {EVIL}\n{GITLINK}\n{SETTINGS}")
+    wait_until(lambda: appeared(session) == len(PLANTED), "the session to tell what appeared")
+    assert told(session) == PLANTED
     told_there = session.server.get(f"{session.path}/protection").json["appeared"]
-    assert {one["path"] for one in told_there} == found.keys()
+    assert {one["path"] for one in told_there} == PLANTED.keys()
     (warning,) = [text for text in session.server.get(session.path).json["warnings"] if "appeared" in text]
     assert session.id in warning
     lines = session.cli("diff", "--stat").stdout.splitlines()
-    for path in found:
-        assert any(line.startswith(f"!  {path}: ") for line in lines)
-    stopped = command(session, "stop")
-    for path in found:
-        assert f"  {path}: " in stopped.stderr
-    assert EVIL in stopped.stderr or script is SETTINGS
+    assert all(any(line.startswith(f"!  {path}: ") for line in lines) for path in PLANTED)
+    stopped = command(session, "stop").stderr
+    assert EVIL in stopped
+    assert all(f"  {path}: " in stopped for path in PLANTED)
 
 
 COMMIT = f"""
@@ -133,57 +125,13 @@ def test_what_was_there_at_the_start_is_no_news_and_what_is_added_to_it_is(bed, 
     assert told(session) == {f"{module}/.git": ("repository", [EVIL])}
 
 
-def test_what_a_link_to_settings_leads_to_is_told_when_it_changes(bed, shared_server, workspace):
-    (workspace / "cfg").mkdir()
-    (workspace / "cfg" / "servers.json").write_text("{}")
-    (workspace / ".mcp.json").symlink_to("cfg/servers.json")
-    subprocess.run(["chown", "-Rh", "--reference", str(workspace), *workspace.iterdir()], check=True)
-    session = Reviewed(bed, shared_server, workspace)
-    session.turn("echo x >file")
-    session.turn("echo x >>cfg/servers.json")
-    wait_until(lambda: appeared(session) == 1, "the session to tell what appeared")
-    [(path, (kind, [link]))] = told(session).items()
-    assert (path, kind) == (".mcp.json", "settings")
-    assert link.startswith("cfg/servers.json (content ")
-
-
-def test_what_comes_without_a_turn_is_told_when_a_server_stops_the_session(session):
-    session.run(GITLINK)
-    assert session.server.request("DELETE", session.path).status == 204
-    wait_until(lambda: appeared(session) == 1, "the session to tell what appeared")
-    session.server.post(f"{session.path}/resume")
-    assert appeared(session) == 1
-
-
-def test_a_file_that_runs_by_itself_is_marked_in_the_review(session):
-    session.run("echo x >.envrc; echo x >file")
-    runs = {one["path"]: one["runs"] for one in session.changes()["files"]}
-    assert runs == {".envrc": "runs on your machine when you enter the folder in a shell with direnv", "file": ""}
-
-
-def test_it_is_known_after_a_restart_of_the_server_and_after_the_session(session, start_shared):
-    session.turn(GITLINK)
-    wait_until(lambda: appeared(session) == 1, "the session to tell what appeared")
-    session_id = session.server.get(session.path).json["session_id"]
-    assert session.server.request("DELETE", f"{session.path}?force=true").status == 204
-    answer = session.server.get(f"/api/sessions/{session_id}/changes")
-    assert [one["path"] for one in answer.json["appeared"]] == ["sub"]
-
-
-@pytest.mark.parametrize("place", ["workspace", "mount"])
-def test_what_another_session_plants_is_told_by_each_whose_workspace_it_is(
-    bed, start_server, workspace, tmp_path, place
-):
-    mount = f'[[mounts.default]]\nhost = "{workspace}"\ncontainer = "/mnt/shared"\n'
+def test_what_another_session_plants_is_told_by_the_one_whose_workspace_it_is(bed, start_server, workspace, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     subprocess.run(["chown", "--reference", str(workspace), str(elsewhere)], check=True)
-    server = start_server(config=mount if place == "mount" else "")
-    target, inside = (workspace, "/workspace") if place == "workspace" else (elsewhere, "/mnt/shared")
-    planting = Reviewed(bed, server, target)
+    server = start_server(config=f'[[mounts.default]]\nhost = "{workspace}"\ncontainer = "/mnt/shared"\n')
+    planting = Reviewed(bed, server, elsewhere)
     other = Reviewed(bed, server, workspace)
-    planting.turn(f"cd {inside} && git init -q sub && git -C sub config core.fsmonitor {EVIL}")
+    planting.turn(f"cd /mnt/shared && git init -q sub && git -C sub config core.fsmonitor {EVIL}")
     wait_until(lambda: appeared(other) == 1, "the other session to tell what appeared")
     assert told(other) == {"sub/.git": ("repository", [EVIL])}
-    if place == "workspace":
-        wait_until(lambda: appeared(planting) == 1, "the session to tell what appeared")

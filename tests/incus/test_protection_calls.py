@@ -7,9 +7,7 @@ the means to the host's root alone, or the effect stays in the container. They a
 
 from __future__ import annotations
 
-import array
 import contextlib
-import fcntl
 import os
 import subprocess
 import time
@@ -29,7 +27,6 @@ CALLS = r"""
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <linux/fuse.h>
 #include <linux/io_uring.h>
 #include <linux/userfaultfd.h>
@@ -38,15 +35,11 @@ CALLS = r"""
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/fanotify.h>
-#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 static int ring = -1;
@@ -109,22 +102,6 @@ static void by_ring(void)
     done(IORING_OP_RENAMEAT, AT_FDCWD, ".git/hooks", (uintptr_t)".git/h", AT_FDCWD, 0);
     done(IORING_OP_UNLINKAT, AT_FDCWD, ".git/config", 0, 0, 0);
     done(IORING_OP_UNLINKAT, AT_FDCWD, ".husky", 0, 0, AT_REMOVEDIR);
-}
-
-static void flags(const char *path)
-{
-    unsigned wanted[] = {FS_IMMUTABLE_FL, FS_APPEND_FL};
-    for (int each = 0; each < 2; each++) {
-        int file = open(path, O_RDONLY), found = 0;
-        ioctl(file, FS_IOC_GETFLAGS, &found);
-        found |= wanted[each];
-        ioctl(file, FS_IOC_SETFLAGS, &found);
-        struct fsxattr more = {0};
-        ioctl(file, FS_IOC_FSGETXATTR, &more);
-        more.fsx_xflags |= each ? FS_XFLAG_APPEND : FS_XFLAG_IMMUTABLE;
-        ioctl(file, FS_IOC_FSSETXATTR, &more);
-        close(file);
-    }
 }
 
 static void by_fuse(const char *path)
@@ -225,100 +202,17 @@ static void hold(const char *path, void *(*source)(int *))
     syscall(SYS_getdents64, open(path, O_RDONLY | O_DIRECTORY), page, 65536);
 }
 
-/* Says so if a mount of the host's, where the stages are, can be seen. */
-static void by_statmount(void)
-{
-    uint64_t own = 0, space = 0;
-    ioctl(open("/proc/self/ns/mnt", O_RDONLY), 0x8008b705, &own); /* NS_GET_MNTNS_ID */
-    static struct {
-        uint32_t size, rest[127];
-        char text[4096];
-    } found;
-    for (int way = 0; way < 200; way++) { /* first its own mounts, then numbers, then other namespaces */
-        space = way < 100 ? 0 : own - 150 + way;
-        uint64_t ids[1000];
-        uint64_t request[] = {32, ~0ull, 0, space}; /* struct mnt_id_req: below the root (LSMT_ROOT) */
-        long count = way == 0 || space ? syscall(457, request, ids, 1000, 0) : 1000;
-        for (long each = 0; each < count; each++) {
-            uint64_t one = space || !way ? ids[each] : (1ull << 31) + 1000 * way + each;
-            uint64_t about[] = {32, one, 0x10, space}; /* STATMOUNT_MNT_POINT */
-            if (syscall(458, about, &found, sizeof found, 0) || !memmem(&found, sizeof found, "/run/clincus/", 13))
-                continue;
-            puts("told");
-            fflush(stdout);
-            return;
-        }
-    }
-}
-
-static void by_fanotify(const char *path)
-{
-    int events = fanotify_init(FAN_CLASS_CONTENT | FAN_CLOEXEC, O_RDONLY);
-    if (events < 0)
-        return;
-    uint64_t what = FAN_OPEN_PERM | FAN_ACCESS_PERM;
-    if (!fanotify_mark(events, FAN_MARK_ADD | FAN_MARK_FILESYSTEM, what, AT_FDCWD, path)
-        || !fanotify_mark(events, FAN_MARK_ADD | FAN_MARK_MOUNT, what, AT_FDCWD, path)
-        || !fanotify_mark(events, FAN_MARK_ADD, what | FAN_EVENT_ON_CHILD, AT_FDCWD, path)) {
-        puts("marked");
-        fflush(stdout);
-        pause();
-    }
-}
-
-static void locks(const char *path)
-{
-    int file = open(path, O_RDWR);
-    struct flock all = {.l_type = F_WRLCK};
-    if (fcntl(file, F_OFD_SETLK, &all) || flock(file, LOCK_EX | LOCK_NB))
-        return;
-    puts("locked");
-    fflush(stdout);
-    pause();
-}
-
-static void listen_at(const char *path)
-{
-    struct sockaddr_un name = {.sun_family = AF_UNIX};
-    strncpy(name.sun_path, path, sizeof name.sun_path - 1);
-    unlink(path);
-    int one = socket(AF_UNIX, SOCK_STREAM, 0);
-    if (bind(one, (struct sockaddr *)&name, sizeof name) || listen(one, 5))
-        return;
-    puts("listening");
-    fflush(stdout);
-    pause();
-}
-
 int main(int count, char **words)
 {
     const char *path = count > 2 ? words[2] : "";
     if (!strcmp(words[1], "ring"))
         by_ring();
-    if (!strcmp(words[1], "flags"))
-        flags(path);
     if (!strcmp(words[1], "fuse"))
         by_fuse(path);
     if (!strcmp(words[1], "fuse-page"))
         hold(path, page_of_fuse);
     if (!strcmp(words[1], "userfaultfd"))
         hold(path, page_of_userfaultfd);
-    if (!strcmp(words[1], "statmount"))
-        by_statmount();
-    if (!strcmp(words[1], "fanotify"))
-        by_fanotify(path);
-    if (!strcmp(words[1], "locks"))
-        locks(path);
-    if (!strcmp(words[1], "listen"))
-        listen_at(path);
-    if (!strcmp(words[1], "acl")) { /* rights for everybody */
-        char acl[] = "\2\0\0\0" "\1\0\7\0\xff\xff\xff\xff" "\4\0\0\0\xff\xff\xff\xff" "\x20\0\7\0\xff\xff\xff\xff";
-        printf("%d\n", (int)syscall(SYS_setxattr, path, "system.posix_acl_access", acl, sizeof acl - 1, 0));
-    }
-    if (!strcmp(words[1], "quota")) { /* Q_QUOTAON, Q_SETQUOTA */
-        syscall(SYS_quotactl_fd, open(path, O_RDONLY), 0x80000200, 0, path);
-        syscall(SYS_quotactl_fd, open(path, O_RDONLY), 0x80000800, 0, path);
-    }
     return 0;
 }
 """.replace("EVIL", EVIL)
@@ -349,23 +243,13 @@ def is_for_everybody() -> bool:
 
 ATTACKS = {
     "io_uring": Attack(f"{PROGRAM} ring", (CODE, 0)),
-    "flags of a file": Attack(f"echo x >mine; for path in mine .git .git/HEAD; do {PROGRAM} flags $path; done"),
-    "flags of a folder": Attack(f"mkdir -p own; {PROGRAM} flags own; {PROGRAM} flags src"),
-    "fuse over a folder": Attack(HELD % f"{PROGRAM} fuse /workspace/src", (), "mounted", False),
     "fuse over what is sealed": Attack(HELD % f"{PROGRAM} fuse /workspace/.git/hooks", (), "mounted", False),
     "fuse over a file of git's": Attack(HELD % f"{PROGRAM} fuse /workspace/.git/HEAD", (), "mounted", False),
     "a page that fuse does not bring": Attack(HELD % f"{PROGRAM} fuse-page /workspace/.git", (0,), "held", False),
     "a page of userfaultfd": Attack(
         HELD % f"{PROGRAM} userfaultfd /workspace/.git", *(((CODE, 0), "held", False) if is_for_everybody() else ())
     ),
-    "mounts of the host by their numbers": Attack(HELD % f"{PROGRAM} statmount"),
-    "fanotify's permissions": Attack(HELD % f"{PROGRAM} fanotify /workspace/.git"),
-    "locks": Attack(HELD % f"{PROGRAM} locks .git/index", (), "locked"),
-    "an access list": Attack(f"echo x >listed; for path in listed .git .git/HEAD; do {PROGRAM} acl $path; done"),
-    "quotas": Attack(f"{PROGRAM} quota /workspace"),
 }
-GET_FLAGS = 0x80086601  # FS_IOC_GETFLAGS
-KEPT = 0x10 | 0x20  # FS_IMMUTABLE_FL, FS_APPEND_FL
 
 
 @pytest.fixture(scope="module")
@@ -392,33 +276,15 @@ def lay_program(box, name: str, calls: bytes) -> None:
     assert box.incus.exec(name, ["sh", "-c", f"cat >{PROGRAM}; chmod 755 {PROGRAM}"], stdin=calls).code == 0
 
 
-def kept_files(root: Path):
-    """The files that nobody could rename or remove any more."""
-    for path in [root, *root.rglob("*")]:
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            continue
-        with contextlib.suppress(OSError):
-            file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-            try:
-                found = array.array("l", [0])
-                fcntl.ioctl(file, GET_FLAGS, found)
-                if found[0] & KEPT:
-                    yield path
-            finally:
-                os.close(file)
-
-
 def effects(box, name: str, script: str, user: int) -> list[str]:
     """What the host sees of an attack: something sealed is another thing, or git or a person is held up."""
     before = snapshot(box.root, PROTECTED)
-    listed = sorted(os.listdir(box.root / "src"))
     whole = f"cd /workspace || exit 99\n(\n{script}\n) </dev/null >/dev/null 2>&1\n:"
     assert box.incus.exec(name, ["sh"], stdin=whole.encode(), user=user, timeout=DEADLINE).code == 0
     found = [*troubles(box, name)]
     after = snapshot(box.root, PROTECTED)
     found += [path for path in before.keys() | after.keys() if before.get(path) != after.get(path)]
-    found += [*planted(box.root), *(f"{path} cannot be changed" for path in kept_files(box.root))]
-    found += ["another list"] if sorted(os.listdir(box.root / "src")) != listed else []
+    found += [*planted(box.root)]
     assert box.run(name, END, 0).code == 0
     return found
 

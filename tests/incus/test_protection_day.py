@@ -11,9 +11,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
-import pip
 import pytest
 
 from tests.conftest import new_workspace
@@ -40,26 +38,6 @@ mkdir -p demo && echo '{PACKAGE}' >demo/package.json && echo 'console.log("said 
 node="{HOST}/bin/node" && $node NPM_CLI install --offline --install-links --no-audit ./demo
 $node node_modules/demo/say.js
 """
-PROJECT = '[build-system]\\nrequires = []\\nbuild-backend = "backend"\\nbackend-path = ["."]\\n'
-BACKEND = """
-import zipfile
-def build_wheel(folder, settings=None, metadata=None):
-    name = "demo-1-py3-none-any.whl"
-    with zipfile.ZipFile(folder + "/" + name, "w") as wheel:
-        wheel.writestr("demo.py", "print(\\"said by pip\\")")
-        wheel.writestr("demo-1.dist-info/METADATA", "Metadata-Version: 2.1\\nName: demo\\nVersion: 1\\n")
-        wheel.writestr("demo-1.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
-        wheel.writestr("demo-1.dist-info/RECORD", "")
-    return name
-"""
-PIP = f"""
-export PYTHONHOME={HOST}
-mkdir -p source && printf '{PROJECT}' >source/pyproject.toml && cat >source/backend.py <<'END'
-{BACKEND}
-END
-{HOST}/bin/python3 -m venv --without-pip env && export PYTHONPATH=/workspace/pip-itself
-env/bin/python -m pip --disable-pip-version-check install -q --no-index ./source && env/bin/python -m demo
-"""
 CHROMIUM = """
 echo '<p>said by Chromium</p>' >page.html
 BROWSER --headless --disable-gpu --remote-debugging-port=0 file:///workspace/page.html >browser.log 2>&1 &
@@ -81,7 +59,6 @@ def session(bed: Bed, start_shared: Callable, tmp_path_factory: pytest.TempPathF
     """A locked session on a repository, with what the cases need in it."""
     folder = new_workspace(tmp_path_factory.mktemp("day") / "project")
     git(folder, "init", "-q")
-    shutil.copytree(Path(pip.__file__).parent, folder / "pip-itself" / "pip")
     package = folder / "package"
     (package / "DEBIAN").mkdir(parents=True)
     control = "Package: demo\nVersion: 1\nArchitecture: all\nMaintainer: a <a@b>\nDescription: a demo\n"
@@ -117,7 +94,6 @@ def program(name: str) -> str:
     [
         pytest.param(GIT, "three\ntwo\none", 1000, id="git"),
         pytest.param(NPM, "said by npm", 1000, id="npm"),
-        pytest.param(PIP, "said by pip", 1000, id="pip"),
         pytest.param(APT, "said by apt", 0, id="apt"),
         pytest.param(CHROMIUM, "<p>said by Chromium</p>", 1000, id="Chromium in a sandbox of its own"),
     ],

@@ -12,7 +12,7 @@ from wall_box import CODE, OWNER, new_box
 
 import clincus
 
-EVIL = "#!/bin/sh\ntouch {mark}\ncat\n"  # a hook, and as well a filter that lets all through
+EVIL = "#!/bin/sh\ntouch {mark}\n"
 
 PLANT = """
 hook() { mkdir -p "$(dirname "$1")"; cp "$evil" "$1"; chmod 755 "$1"; }
@@ -52,9 +52,6 @@ class Person:
 
     def commit(self, case):
         """Commit once, as the person's next one."""
-        if case is filter_command:
-            (self.box.root / "new").touch()
-            self.git("add", "new")
         where = self.repository / "lib" if case is submodule_far_down else self.box.root
         return self.git("commit", "--allow-empty", "-qm", "x", cwd=where)
 
@@ -70,54 +67,11 @@ class Person:
             os.chown(entry, OWNER, OWNER, follow_symlinks=False)
 
 
-def linked_worktree(person):
-    person.git("config", "core.hooksPath", ".githooks")
-    tree = person.home / "trees/tree"
-    tree.parent.mkdir()
-    os.chown(tree.parent, OWNER, OWNER)
-    assert person.git("worktree", "add", "-q", str(tree)).returncode == 0
-    person.box.root = tree
-    return "hook .githooks/pre-commit", ".githooks"
-
-
-def subfolder(person):
-    person.git("config", "core.hooksPath", "src/hooks")
-    person.box.root = person.repository / "src"
-    return "hook hooks/pre-commit", "hooks"
-
-
-def hooks_of_the_user(person):
-    person.write(".gitconfig", "[core]\n\thooksPath = .githooks\n")
-    return "hook .githooks/pre-commit", ".githooks"
-
-
 def nested_include(person):
     person.write("work/team.config", "[include]\n\tpath = ci/git.config\n")
     person.write("work/ci/git.config", "[core]\n\thooksPath = ci/hooks\n")
     person.git("config", "include.path", "../team.config")
     return "hook ci/hooks/pre-commit; hooks_path ci/git.config", "team.config ci/git.config ci/hooks ci"
-
-
-def absent_include(person):
-    person.git("config", "include.path", "../team.config")
-    return "hooks_path team.config", "team.config"
-
-
-def home_sign(person):
-    person.git("config", "core.hooksPath", "~/work/.githooks")
-    return "hook .githooks/pre-commit", ".githooks"
-
-
-def filter_command(person):
-    person.git("config", "filter.x.clean", "sh tools/clean.sh %f")
-    person.write("work/.gitattributes", "* filter=x\n")
-    return "hook tools/clean.sh", "tools/clean.sh tools"
-
-
-def git_folder_of_another_name(person):
-    (person.repository / ".git").rename(person.repository / ".bare")
-    person.write("work/.git", "gitdir: ./.bare\n")
-    return "hook .bare/hooks/pre-commit; hooks_path .bare/config", ".bare/hooks .bare/config .bare"
 
 
 def submodule_far_down(person):
@@ -134,21 +88,7 @@ def hook_that_is_a_link(person):
     return "hook scripts/hook.sh", "scripts/hook.sh scripts"
 
 
-CASES = (
-    linked_worktree,
-    hook_that_is_a_link,
-    nested_include,
-    git_folder_of_another_name,
-    submodule_far_down,
-)
-# That these name what they do is shown by tests/unit/test_protection_git.py, and locked it is as that of the others.
-CASES_AT_NIGHT = (
-    subfolder,
-    hooks_of_the_user,
-    absent_include,
-    home_sign,
-    filter_command,
-)
+CASES = (hook_that_is_a_link, nested_include, submodule_far_down)
 
 
 @pytest.fixture
@@ -164,7 +104,7 @@ def planting(person, evil, simple, force=""):
     return f"{copy}{PLANT.replace('SIMPLE', simple)}{force}\necho the end"
 
 
-@pytest.mark.parametrize("case", [*CASES, *(pytest.param(one, marks=pytest.mark.nightly) for one in CASES_AT_NIGHT)])
+@pytest.mark.parametrize("case", CASES)
 def test_what_an_agent_plants_does_not_run_on_the_host(person, case):
     simple, paths = case(person)
     person.own()
@@ -179,7 +119,7 @@ def test_what_an_agent_plants_does_not_run_on_the_host(person, case):
     assert not (person.marks / "ran").exists()
 
 
-@pytest.mark.parametrize("case", [*CASES, *CASES_AT_NIGHT])
+@pytest.mark.parametrize("case", CASES)
 def test_without_protection_it_does(person, case):
     simple, _ = case(person)
     person.own()
@@ -198,11 +138,3 @@ def test_hooks_that_lie_in_an_extra_mount_are_protected_there(person):
     person.box.run(name, "echo x > /shared/mine; mkdir -p /shared/hooks; echo x > /shared/hooks/pre-commit", 0)
     assert (person.home / "shared/mine").exists()
     assert not (person.home / "shared/hooks/pre-commit").exists()
-
-
-def test_a_configuration_that_git_does_not_understand_starts_no_session(clincus_server, workspace):
-    (workspace / ".git/config").write_text("[core\n")
-    answer = clincus_server.post("/api/sessions", {"workspace": str(workspace)})
-    assert answer.status == 409
-    assert "git does not understand" in answer.json["error"]
-    assert clincus_server.get("/api/sessions").json == []

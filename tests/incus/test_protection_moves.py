@@ -15,12 +15,9 @@ from pathlib import Path
 
 import pytest
 from agent_program import TRUSTING, compiled, lay
-from test_protection_mappings import user
 from test_protection_watch import await_watched, protection
 
 from tests.programs import DEADLINE, NO_CHECKPOINTS, git, wait_until
-
-__all__ = ["user"]  # a fixture
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root on the host")
 
@@ -68,37 +65,11 @@ git -c user.name=a -c user.email=a@b -c sequence.editor='sed -i s/^pick/edit/' r
 printf 'break\nbreak\nbreak\n' >.git/rebase-merge/git-rebase-todo
 echo 'exec touch EVIL' >.git/rebase-merge/zz
 """
-INDEX = r"""
-blob=$(printf '#!/bin/sh\ntouch EVIL\n' | git hash-object -w --stdin)
-export GIT_INDEX_FILE=.git/objects/zz
-git update-index --add --cacheinfo "100755,$blob,.gix/hooks/post-checkout"
-sed -i 's,.gix/hooks,.git/hooks,' .git/objects/zz
-"""
-LINK = r"""
-mkdir -p .git/objects/00
-ln -sf EVIL .git/objects/00/zz
-echo text >.git/COMMIT_EDITMSG
-"""
-GITLINK = r"""
-rm -rf x
-git init -q x
-git -C x -c user.name=a -c user.email=a@b commit -q --allow-empty -m x
-git add x
-git -C x config core.fsmonitor 'touch EVIL'
-mv x/.git x/.gi
-"""
-
 # What the agent plants, the two names that it exchanges, the name in .git that it waits for, git's words.
 ATTACKS = {
     "the list of a rebase": (
         REBASE, ".git/rebase-merge/git-rebase-todo", ".git/rebase-merge/zz", "HEAD", ["rebase", "--continue"],
     ),
-    "the index": (INDEX, ".git/index", ".git/objects/zz", "HEAD", ["checkout", "."]),
-    "the text of a commit": (
-        LINK, ".git/COMMIT_EDITMSG", ".git/objects/00/zz", "index.lock",
-        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--allow-empty", "-m", "x"],
-    ),
-    "a repository at a gitlink": (GITLINK, "x/.git", "x/.gi", "HEAD", ["status"]),
 }  # fmt: skip
 
 
@@ -133,7 +104,7 @@ def test_each_attack_is_one_where_nobody_watches(repository, tmp_path, name):
 
     def succeeds() -> bool:
         """Whether the program gets its turn before git has read the file."""
-        for path in ("rebase-merge", "hooks", "objects/00/zz", "objects/zz", "COMMIT_EDITMSG"):
+        for path in ("rebase-merge", "hooks", "objects/zz"):
             shutil.rmtree(repository / ".git" / path, ignore_errors=True)
             if os.path.lexists(repository / ".git" / path):
                 os.unlink(repository / ".git" / path)
@@ -179,60 +150,20 @@ def is_told(server, session, repository: Path, name: str) -> bool:
     found = protection(server, session)
     if f"{repository}/{ATTACKS[name][1]}" in {one["path"] for one in found["changes"]}:
         return bool(found["level"] == "broken")
-    awaited = repository / ".git" / ATTACKS[name][3]
-    if awaited.name == "HEAD":
-        awaited.read_bytes()
-    else:
-        awaited.touch()
-        awaited.unlink()
+    (repository / ".git" / ATTACKS[name][3]).read_bytes()
     return False
 
 
-def is_put_aside(repository: Path, name: str) -> bool:
-    """Whether no index of the agent's is left. The exchange is told first, and the look at the index comes after it."""
-    with contextlib.suppress(FileNotFoundError):
-        return name != "the index" or b".git/hooks" not in (repository / ".git/index").read_bytes()
-    return True
-
-
 @pytest.mark.parametrize("name", ATTACKS)
-def test_an_exchange_for_some_milliseconds_freezes_the_session(bed, server, repository, name, user):
+def test_an_exchange_for_some_milliseconds_freezes_the_session(bed, server, repository, name):
     session = server.create(repository)
     await_watched(server, session)
     evil = repository.parent.parent / "evil"
-    bed.attack(session["id"], f"cd /workspace; export HOME=/home/code\n{attack_of(name, evil)}", user)
+    bed.attack(session["id"], f"cd /workspace; export HOME=/home/code\n{attack_of(name, evil)}")
     wait_until((repository / "ready").exists, "the agent to lie in wait")
     for folder in (repository / ".git/refs/heads", (repository / ATTACKS[name][1]).parent):
         await_renames_watched(server, folder)
     wait_until(lambda: is_told(server, session, repository, name), "the file to be told")
-    wait_until(lambda: is_put_aside(repository, name), "what is frozen in the place of the index to be put aside")
     evil.unlink(missing_ok=True)
     act(repository, name)
-    assert not evil.exists()
-
-
-def test_a_repository_that_gets_its_name_at_a_gitlink_runs_where_nobody_watches(repository, tmp_path):
-    script = GITLINK.replace("EVIL", str(tmp_path / "evil"))
-    words = ["sh", "-ec", f"{script}\nmv x/.gi x/.git"]
-    subprocess.run(words, cwd=repository, env={**os.environ, **TRUSTING}, check=True)
-    act(repository, "a repository at a gitlink")
-    assert (tmp_path / "evil").exists()
-
-
-def test_a_repository_that_gets_its_name_at_a_gitlink_and_stays_is_put_aside(bed, server, repository, user):
-    """The gitlink was there all the time, and so was the folder, under a name that git does not look at."""
-    session = server.create(repository)
-    await_watched(server, session)
-    evil = repository.parent.parent / "evil"
-    script = GITLINK.replace("EVIL", str(evil))
-    bed.attack(session["id"], f"cd /workspace; export HOME=/home/code\n{script}\ntouch ready", user)
-    wait_until((repository / "ready").exists, "the hidden repository")
-    await_renames_watched(server, repository / "x")
-    bed.attack(session["id"], "mv /workspace/x/.gi /workspace/x/.git", user)
-    wait_until(lambda: protection(server, session)["level"] == "broken", "the session to be broken")
-    wait_until(lambda: not (repository / "x/.git").exists(), "the repository to be put aside")
-    aside = f"{repository}/x/.git"
-    wait_until(lambda: aside in {one["path"] for one in protection(server, session)["changes"]}, "its report")
-    evil.unlink(missing_ok=True)
-    act(repository, "a repository at a gitlink")
     assert not evil.exists()

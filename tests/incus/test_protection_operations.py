@@ -17,7 +17,6 @@ from tests.programs import NO_CHECKPOINTS, git
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root on the host")
 
 ID = "1" * 40
-REREAD = f"mkdir -p .git/rr-cache/{ID}; echo x >.git/rr-cache/{ID}/preimage; printf '{ID}\\tAT\\0' >.git/MERGE_RR"
 REWRITE = (
     f"mkdir -p .git/rr-cache/{ID}; echo '# kept' >.git/rr-cache/{ID}/preimage;"
     f" echo evil >.git/rr-cache/{ID}/postimage; printf '{ID}.-1\\tAT\\0' >.git/MERGE_RR"
@@ -27,14 +26,7 @@ chmod 755 git-merge-x/evil; git rev-parse HEAD | tee .git/sequencer/head >.git/s
 printf 'pick HEAD\npick one\n' >.git/sequencer/todo; printf '[options]\n\tstrategy = x/evil\n' >.git/sequencer/opts"""
 # What the person has begun, what the agent writes, the file that is put aside, and what the person's git does next.
 ATTACKS = {
-    "a file that a commit reads": ("", REREAD, "MERGE_RR", "commit --allow-empty -m x"),
     "a file that a commit writes": ("", REWRITE, "MERGE_RR", "commit --allow-empty -m x"),
-    "a file that am writes": (
-        "am HOME/patches",
-        """echo " '--build-fake-ancestor=HOME/fake'" >.git/rebase-apply/apply-opt""",
-        "rebase-apply/apply-opt",
-        "am --skip",
-    ),
     "a strategy of a cherry-pick": ("", STRATEGY, "sequencer/opts", "cherry-pick --continue"),
     "a command of a rebase": (
         "rebase --rebase-merges one",
@@ -43,7 +35,7 @@ ATTACKS = {
         "rebase --skip",
     ),
 }
-ENDS = ("am --abort", "cherry-pick --quit", "rebase --abort", "reset -q --hard two")
+ENDS = ("cherry-pick --quit", "rebase --abort", "reset -q --hard two")
 
 
 @pytest.fixture
@@ -58,18 +50,14 @@ def branches(workspace, precious):  # noqa: F811
             (workspace / "file").write_text(f"{branch} {number}\n")
             git(workspace, "add", "file")
             git(workspace, "commit", "-q", "-m", f"{branch} {number}")
-    git(workspace, "format-patch", "-q", "-o", str(precious / "mails"), "main..one")
-    mails = sorted((precious / "mails").iterdir())
-    (precious / "patches").write_text("".join(mail.read_text() for mail in mails))
     (workspace / "file").write_text("two 1\n")
     subprocess.run(["chown", "-R", "1000:1000", workspace], check=True)
     return workspace
 
 
 def harm(workspace, home):
-    """All that git could have changed or read for the agent."""
-    copies = [path.read_text() for path in (workspace / ".git/rr-cache").glob("*/postimage*")]
-    return contents(home, workspace), "# kept\n" in copies
+    """All that git could have changed for the agent."""
+    return contents(home, workspace)
 
 
 def planting(script, workspace, home):
@@ -88,13 +76,11 @@ def test_each_attack_is_one_where_nobody_watches(branches, precious, name):  # n
     assert harm(branches, precious) != before
 
 
-@pytest.mark.parametrize("user", [1000, 0])
 def test_no_operation_of_a_container_has_git_on_the_host_read_write_or_run(
     bed,
     start_server,
     branches,
     precious,  # noqa: F811
-    user,
 ):
     server = start_server(config=NO_CHECKPOINTS)
     session = server.create(branches)
@@ -106,7 +92,7 @@ def test_no_operation_of_a_container_has_git_on_the_host_read_write_or_run(
             act(branches, planting(begun, branches, precious))
             assert (branches / ".git" / path).parent.exists(), name
         planted = f"cd /workspace && {planting(script, branches, precious)}"
-        bed.attack(session["id"], planted, user)
+        bed.attack(session["id"], planted)
         found = await_broken(server, session, earlier)
         act(branches, words)
         assert harm(branches, precious) == before, name

@@ -4,11 +4,10 @@ import os
 import secrets
 
 import pytest
-from wall_box import CODE, OWNER, git_as_owner, make_repository, new_box
+from wall_box import CODE, git_as_owner, make_repository, new_box
 
 import clincus
 from clincus_cli.sessions import clean_stages
-from wall import hook
 
 PLANT = """mount -o remount,bind,rw config; mount -o remount,rw hooks; umount -l config hooks
     echo EVIL >>config; printf '[core]\\n\\tfsmonitor = touch EVIL\\n' >evil; mv -f evil config
@@ -45,6 +44,7 @@ def assert_unharmed(folder):
     assert not (folder / ".git/hooks/pre-commit").exists()
 
 
+@pytest.mark.day
 def test_a_session_around_another_one_is_sealed_against_that_ones_paths(box, inner):
     names = [box.launch(session_in(box, inner)), box.launch(session_in(box, box.root))]
     for user in (CODE, 0):
@@ -68,11 +68,6 @@ def test_a_session_in_a_folder_of_one_that_runs_cannot_be_locked(box, inner):
     box.launch(again)
 
 
-def test_a_second_session_of_a_project_is_locked_like_the_first(box):
-    for _ in range(2):
-        box.launch(session_in(box, box.root))
-
-
 def test_seals_stay_in_a_container_after_their_session_has_ended(box, inner):
     """The container may have kept a descriptor of a folder that it got from the one that has ended."""
     first = box.launch(session_in(box, inner))
@@ -82,17 +77,8 @@ def test_seals_stay_in_a_container_after_their_session_has_ended(box, inner):
     assert_unharmed(inner)
 
 
-def test_a_session_that_starts_again_is_sealed_at_every_moment(box, inner):
-    name = box.launch(session_in(box, inner))
-    outer = box.launch(session_in(box, box.root))
-    box.incus.exec(outer, ["sh", "-c", f"cd /workspace/inner/.git; while :; do ({PLANT}); done >/dev/null 2>&1 &"])
-    for _ in range(3):
-        box.restart(name)
-    assert_unharmed(inner)
-
-
-@pytest.mark.parametrize("new", [".git/modules/new/config", ".git/worktrees/new/commondir"])
-def test_what_is_sealed_only_now_costs_the_lock_while_another_container_may_have_it_open(box, tmp_path, new):
+def test_what_is_sealed_only_now_costs_the_lock_while_another_container_may_have_it_open(box, tmp_path):
+    new = ".git/modules/new/config"
     (tmp_path / "data").mkdir(mode=0o777)
     shared = [clincus.protect.host_folder(str(tmp_path / "data"), "/data")]
     other = tmp_path / "other"
@@ -120,14 +106,6 @@ def test_placeholders_go_with_the_last_container_that_has_their_seals(box, inner
     assert not (inner / ".husky").exists()
     assert not (inner / "commondir").exists()
     assert not box.stages()
-
-
-def test_the_folder_with_the_seals_of_others_is_closed_to_root_in_the_container(box, inner):
-    box.launch(session_in(box, inner))
-    outer = box.launch(session_in(box, box.root))
-    done = box.run(outer, "ls /dev/.clincus; cd /dev/.clincus; ls /dev/.clincus/*; touch /dev/.clincus/a", 0)
-    assert done.stdout == b""
-    assert done.stderr.count(b"Permission denied") >= 3
 
 
 def why_refused(box, protection):
@@ -177,37 +155,12 @@ def test_a_session_with_plain_devices_is_seen_by_a_locked_one_beside_it(box, inn
     assert why_refused(box, plain).status == 409
 
 
-def test_a_disk_of_the_profile_is_a_folder_in_common(box, tmp_path):
-    (tmp_path / "data").mkdir()
-    support = box.support._replace(profile_folders=((str(tmp_path / "data"), False),))
-    other = tmp_path / "other"
-    make_repository(other)
-    box.support = support
-    first = box.launch(session_in(box, box.root))
-    box.launch(session_in(box, other))
-    _, sealed = hook.place_of(f"{other}/.git/config")
-    assert sealed in box.run(first, "cat /proc/self/mountinfo", 0).stdout.decode()
-
-
-@pytest.mark.parametrize("path", [".git/config", ".git/hooks/pre-push.sample", ".mcp.json"])
-def test_a_file_with_a_second_name_costs_the_lock(box, path):
+def test_a_file_with_a_second_name_costs_the_lock(box):
     """What an earlier session made before the path was sealed, it could write by the other name."""
-    (box.root / ".mcp.json").write_text("{}\n")  # of a preset
-    os.chown(box.root / ".mcp.json", OWNER, OWNER)
+    path = ".git/hooks/pre-push.sample"
     os.link(box.root / path, box.root / "alias")
     failure = why_refused(box, session_in(box, box.root))
     assert isinstance(failure, clincus.protect.WallExposedError)
     assert f"'{path}' in '{box.root}' has another name" in failure.message
     (box.root / "alias").unlink()
-    box.launch(session_in(box, box.root))
-
-
-def test_a_file_of_a_preset_that_an_older_session_can_write_costs_the_lock(box):
-    """It was not there as that one started, so it has no seal there."""
-    first = box.launch(session_in(box, box.root))
-    box.run(first, "echo {} > .mcp.json")
-    failure = why_refused(box, session_in(box, box.root))
-    assert isinstance(failure, clincus.protect.WallExposedError)
-    assert f"runs since before '{box.root}/.mcp.json' was sealed" in failure.message
-    box.delete(first)
     box.launch(session_in(box, box.root))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import os
-import re
 import shlex
 import struct
 import subprocess
@@ -36,14 +34,10 @@ cd "$1" || exit 9
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root on the host, for a mount namespace of its own")
 
 
-def apart(workspace: Path, script: str) -> list[str]:
-    """The command that runs a script in the workspace, in a mount namespace without the wall's mounts."""
-    return ["unshare", "-m", "--propagation", "private", "sh", "-ec", APART + script, "apart", str(workspace)]
-
-
 def from_apart(workspace: Path, script: str) -> None:
     """Run a script in the workspace, in a mount namespace without the wall's mounts."""
-    subprocess.run(apart(workspace, script), check=True, stdin=subprocess.DEVNULL)
+    command = ["unshare", "-m", "--propagation", "private", "sh", "-ec", APART + script, "apart", str(workspace)]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
 
 
 def protection(server, session):
@@ -113,33 +107,6 @@ def session(server, workspace):
     return made
 
 
-def test_what_is_sealed_is_told_with_the_reason(server, session, workspace):
-    found = protection(server, session)
-    assert (found["level"], found["changes"], found["appeared"]) == ("locked", [], [])
-    sealed = {one["path"]: one["why"] for one in found["sealed"]}
-    assert "runs the commands" in sealed[f"{workspace}/.git/config"]
-    assert f"{workspace}/.husky" in sealed
-
-
-def test_a_replaced_file_freezes_the_session_and_is_put_back(bed, server, session, workspace):
-    before = (workspace / ".git/config").read_text()
-    from_apart(workspace, f"printf '{EVIL}' >.git/evil && mv -f .git/evil .git/config")
-    found = await_broken(server, session)
-    await_frozen(bed, session)
-    assert (workspace / ".git/config").read_text() == before
-    [aside] = workspace.glob(".git/config.clincus-replaced-*")
-    assert aside.read_text() == EVIL
-    [change] = found["changes"]
-    assert (change["path"], change["what"], change["restored"]) == (f"{workspace}/.git/config", "replaced", True)
-    [told] = server.get("/api/sessions").json
-    assert (told["protection"], told["paused"], len(told["protection_changes"])) == ("broken", True, 1)
-
-    def lines() -> list[str]:
-        return [line["what"] for line in server.get(f"/api/sessions/{session['id']}/log").json]
-
-    wait_until(lambda: any("Frozen" in one and ".git/config" in one for one in lines()), lambda: f"a line; {lines()}")
-
-
 def freeze_by(server, session, workspace, script):
     """Take a seal off by a script of another namespace; the protection once it is broken."""
     from_apart(workspace, script)
@@ -149,38 +116,45 @@ def freeze_by(server, session, workspace, script):
 REPLACE = f"printf '{EVIL}' >.git/evil && mv -f .git/evil .git/config"
 
 
-def test_a_program_of_the_person_that_may_have_taken_a_seal_off_is_named(bed, start_server, workspace):
-    server = start_server(config=NO_CHECKPOINTS)
-    session = server.create(workspace)
-    await_watched(server, session)
-    runs_on = apart(workspace, f"{REPLACE}; exec sleep 1000")  # as an editor does
-    with subprocess.Popen(runs_on, stdin=subprocess.DEVNULL) as editor:
-        try:
-            [change] = await_broken(server, session)["changes"]
-        finally:
-            editor.kill()
-    assert change["by"] == "unknown"
-    # Three are named, in the order of their numbers; a busy machine may have others.
-    assert re.search(rf"\(pid {editor.pid}\)| and \d+ more run in mount namespaces", change["words"]), change["words"]
+@pytest.mark.day
+def test_an_exchanged_file_freezes_the_session_is_put_back_and_the_next_start_asks(bed, server, session, workspace):
+    found = protection(server, session)
+    assert (found["level"], found["changes"], found["appeared"]) == ("locked", [], [])
+    sealed = {one["path"]: one["why"] for one in found["sealed"]}
+    assert "runs the commands" in sealed[f"{workspace}/.git/config"]
+    assert sealed.keys() >= {f"{workspace}/.git/hooks", f"{workspace}/.husky"}
+    before = (workspace / ".git/config").read_text()
+    found = freeze_by(server, session, workspace, REPLACE)
+    await_frozen(bed, session)
+    assert (workspace / ".git/config").read_text() == before
+    [aside] = workspace.glob(".git/config.clincus-replaced-*")
+    assert aside.read_text() == EVIL
+    [change] = found["changes"]
+    assert (change["path"], change["what"], change["restored"]) == (f"{workspace}/.git/config", "replaced", True)
+    log = f"/api/sessions/{session['id']}/log"
+    wait_until(lambda: any("Frozen" in line["what"] for line in server.get(log).json), "a line in the log")
+    refused = server.post(f"/api/sessions/{session['id']}/resume", {})
+    assert (refused.status, "until you decide" in refused.json["error"]) == (409, True)
+    answer = server.post(f"/api/sessions/{session['id']}/protection/resolve", {"action": "stop"})
+    assert (answer.status, answer.json["status"]) == (200, "stopped")
+    assert bed.state(session["id"]) == "Stopped"
+    refused = server.post(f"/api/sessions/{session['id']}/resume", {})
+    assert refused.status == 409
+    assert f"{workspace}/.git/config was replaced" in refused.json["error"]
+    assert server.post("/api/sessions", {"workspace": str(workspace)}).status == 409
+    answer = server.post(f"/api/sessions/{session['id']}/resume", {"accept_changes": True})
+    assert (answer.status, answer.json["protection"]) == (200, "locked"), answer.body
 
 
 # What is done in the workspace, what it is that changes, and the word for that.
 BREAKS = {
-    "a file removed": ("rm .git/config", ".git/config", "gone"),
-    "a folder in the place of a file": ("mkdir d && exchange d .git/config", ".git/config", "replaced"),
     "a link in the place of a file": ("ln -s l .git/l && exchange .git/l .git/config", ".git/config", "replaced"),
     "a folder of hooks replaced": ("cp -r .git/hooks .git/h && exchange .git/h .git/hooks", ".git/hooks", "replaced"),
-    "a placeholder filled": ("mkdir h && echo x >h/pre-commit && exchange h .husky", ".husky", "replaced"),
     "away, changed and back": ("mv .git/config a && echo '#' >>a && mv a .git/config", ".git/config", "replaced"),
 }
 
 
-OFTEN = ("a folder of hooks replaced", "a placeholder filled", "away, changed and back")
-
-
-@pytest.mark.parametrize(
-    "how", [pytest.param(how, marks=() if how in OFTEN else pytest.mark.nightly) for how in BREAKS]
-)
+@pytest.mark.parametrize("how", BREAKS)
 def test_each_break_is_seen_and_mended(bed, server, session, workspace, how):
     script, path, what = BREAKS[how]
     before = contents(workspace)
@@ -229,54 +203,6 @@ def test_a_frozen_session_waits_for_a_decision(bed, server, session, workspace):
     assert again.status == 409
 
 
-def test_what_goes_on_without_its_seal_stays_watched(bed, server, session, workspace):
-    freeze_by(server, session, workspace, REPLACE)
-    before = (workspace / ".git/config").read_text()
-    server.post(f"/api/sessions/{session['id']}/protection/resolve", {"action": "continue"})
-    wait_until(lambda: bed.state(session["id"]) == "Running", "the session to go on")
-    bed.attack(session["id"], "echo '[core] fsmonitor = x' >>/workspace/.git/config")
-    await_frozen(bed, session)
-    await_broken(server, session)
-    wait_until(lambda: (workspace / ".git/config").read_text() == before, "the copy to be back")
-
-
-def test_stop_keeps_the_container_and_the_next_start_asks(bed, server, session, workspace):
-    freeze_by(server, session, workspace, REPLACE)
-    answer = server.post(f"/api/sessions/{session['id']}/protection/resolve", {"action": "stop"})
-    assert (answer.status, answer.json["status"]) == (200, "stopped")
-    assert bed.state(session["id"]) == "Stopped"
-    refused = server.post(f"/api/sessions/{session['id']}/resume", {})
-    assert refused.status == 409
-    assert f"{workspace}/.git/config was replaced" in refused.json["error"]
-    assert "accept_changes" in refused.json["error"]
-    assert server.post("/api/sessions", {"workspace": str(workspace)}).status == 409
-    answer = server.post(f"/api/sessions/{session['id']}/resume", {"accept_changes": True})
-    assert (answer.status, answer.json["protection"]) == (200, "locked"), answer.body
-    server.delete(f"/api/sessions/{session['id']}?force=true")
-    assert server.post("/api/sessions", {"workspace": str(workspace)}).status == 200
-
-
-@pytest.mark.parametrize("force", ["true", "false"])
-def test_a_frozen_session_can_be_stopped_and_deleted(bed, server, session, workspace, force):
-    freeze_by(server, session, workspace, REPLACE)
-    answer = server.delete(f"/api/sessions/{session['id']}?force={force}")
-    assert answer.status == 204, answer.body
-    left = [one["status"] for one in server.get("/api/sessions").json]
-    assert left == ([] if force == "true" else ["stopped"])
-    assert (workspace / ".git/config").read_text() != EVIL
-
-
-def test_a_server_that_starts_anew_knows_what_is_frozen(bed, start_server, server, session, workspace):
-    freeze_by(server, session, workspace, REPLACE)
-    server.kill()
-    later = start_server(config=NO_CHECKPOINTS)
-    found = await_broken(later, session)
-    assert [one["path"] for one in found["changes"]] == [f"{workspace}/.git/config"]
-    later.post(f"/api/sessions/{session['id']}/protection/resolve", {"action": "continue"})
-    wait_until(lambda: bed.state(session["id"]) == "Running", "the session to go on")
-    wait_until(lambda: protection(later, session)["level"] == "basic", "the level to be basic")
-
-
 def test_a_server_that_starts_anew_sees_what_happened_meanwhile(bed, start_server, server, session, workspace):
     server.kill()
     from_apart(workspace, REPLACE)
@@ -287,78 +213,45 @@ def test_a_server_that_starts_anew_sees_what_happened_meanwhile(bed, start_serve
 
 
 def test_a_normal_day_of_git_breaks_nothing(bed, server, session, workspace):
-    on_host = ("checkout -q -b a", "commit -q --allow-empty -m x", "gc -q", "rebase -q main", "stash -q -u", "fsck")
-    for words in on_host:
+    for words in ("checkout -q -b a", "commit -q --allow-empty -m x", "gc -q", "rebase -q main", "stash -q -u"):
         git(workspace, *words.split())
     subprocess.run(["chown", "-R", "--no-dereference", "1000:1000", str(workspace)], check=False)
     script = """cd /workspace && git config --global safe.directory '*' && git config --global user.email a@b &&
         git config --global user.name a && date >new && git add new && git commit -q -m y && git checkout -q -b b &&
-        git gc -q && git rebase -q main && git worktree add -q wt -b c && git -C wt commit -q --allow-empty -m z &&
-        git worktree remove wt && git init -q nested && rm -r nested && git status"""
+        git gc -q && git rebase -q main && git worktree add -q wt -b c && git worktree remove wt && git status"""
     done = bed.incus.exec(session["id"], ["sh", "-c", script], user=1000, environment={"HOME": "/home/code"})
     assert done.code == 0, done.stderr
     with open(workspace / ".git/config", "a") as file:  # as an editor does
         file.write("# mine\n")
     (workspace / ".git/hooks/post-commit").write_text("#!/bin/sh\n")
-    (workspace / ".husky/mine").write_text("x\n")
     bed.restart_instance(session["id"])
     await_watched(server, session)
     assert (protection(server, session)["level"], protection(server, session)["changes"]) == ("locked", [])
-
-
-def test_an_edit_in_place_is_what_is_put_back_later(server, session, workspace):
-    with open(workspace / ".git/config", "a") as file:
-        file.write("# mine\n")
-    wait_until(lambda: b"IyBtaW5l" in recorded(server, workspace), "the edit to be noted")
-    freeze_by(server, session, workspace, REPLACE)
+    snapshots = f"/api/sessions/{session['id']}/snapshots"
+    assert server.post(snapshots, {"name": "before"}).status in (200, 201)
+    assert server.post(f"{snapshots}/before/restore", {}).status == 200
+    if server.get(f"/api/sessions/{session['id']}").json["status"] != "running":
+        assert server.post(f"/api/sessions/{session['id']}/resume", {}).status == 200
+    await_watched(server, session)
+    bed.incus.exec(session["id"], ["sh", "-c", "echo evil >>/workspace/.git/config"])
     assert (workspace / ".git/config").read_text().endswith("# mine\n")
-
-
-def recorded(server, workspace):
-    """The copies in the records of a server."""
-    folder = server.home / ".clincus/protection"
-    texts = [json.loads(file.read_text())["copies"].values() for file in folder.glob("*.json")]
-    return b"IyBtaW5l" if any(base64.b64decode(text).endswith(b"# mine\n") for text in texts[0]) else b""
-
-
-def test_what_a_person_changes_after_the_end_is_no_question(server, session, workspace):
-    server.delete(f"/api/sessions/{session['id']}?force=false")
-    wait_until(lambda: not (workspace / ".husky").exists(), "the wall to be gone")
-    git(workspace, "config", "user.name", "somebody")
-    answer = server.post(f"/api/sessions/{session['id']}/resume", {})
-    assert answer.status == 200, answer.body
-
-
-def test_a_flood_of_events_hides_nothing(bed, server, session, workspace):
-    loop = 'for (1..40000) { open F, ">/workspace/f"; close F; unlink "/workspace/f" }'
-    assert bed.incus.exec(session["id"], ["sh", "-c", f"perl -e '{loop}' &"], user=1000).code == 0
-    before = contents(workspace)
-    freeze_by(server, session, workspace, "mv .git/config a && echo '#' >>a && mv a .git/config")
-    wait_until(lambda: contents(workspace) == before, "all to be as it was")
 
 
 # ---- calls ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def service(monkeypatch):
-    """The receiver of the webhook."""
+def test_the_person_is_called_and_every_page_is_told(start_server, workspace, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
-    with PushService() as running:
-        yield running
-
-
-def test_the_person_is_called_and_every_page_is_told(start_server, workspace, service):
-    notify = f'[notify]\nwebhook = "{service.webhook("team")}"\n'
-    server = start_server(config=NO_CHECKPOINTS + notify)
-    session = server.create(workspace, name="shop")
-    await_watched(server, session)
-    with connect(f"{server.socket_url}/ws/events", subprotocols=["clincus.events.v1"]) as events:
-        from_apart(workspace, REPLACE)
-        wanted = {"type": "session.protection", "id": session["id"], "protection": "broken"}
-        wait_until(lambda: json.loads(events.recv(DEADLINE)) == wanted, "the event")
-    wait_until(lambda: service.messages, "the call")
-    assert service.messages[0][1]["title"] == "shop is frozen: something changed that your machine would run"
+    with PushService() as service:
+        server = start_server(config=f'{NO_CHECKPOINTS}[notify]\nwebhook = "{service.webhook("team")}"\n')
+        session = server.create(workspace, name="shop")
+        await_watched(server, session)
+        with connect(f"{server.socket_url}/ws/events", subprotocols=["clincus.events.v1"]) as events:
+            from_apart(workspace, REPLACE)
+            wanted = {"type": "session.protection", "id": session["id"], "protection": "broken"}
+            wait_until(lambda: json.loads(events.recv(DEADLINE)) == wanted, "the event")
+        wait_until(lambda: service.messages, "the call")
+        assert service.messages[0][1]["title"].startswith("shop is frozen")
 
 
 # ---- the command line, without a server -----------------------------------------------------------------------------
@@ -413,29 +306,6 @@ def test_both_sessions_of_a_workspace_are_frozen(bed, server, session, workspace
     assert protection(server, other)["level"] == "broken"
 
 
-def test_the_end_of_one_session_is_no_break_for_the_other(bed, server, session, workspace):
-    other = server.create(workspace)
-    await_watched(server, other)
-    bed.stop(session["id"])
-    wait_until(lambda: protection(server, session)["sealed"] == [], "the end to be seen")
-    bed.incus.run("start", session["id"])
-    await_watched(server, session)
-    for one in (session, other):
-        assert (protection(server, one)["level"], protection(server, one)["changes"]) == ("locked", [])
-
-
-def test_what_root_in_the_container_does_breaks_it_too(bed, server, session, workspace):
-    """As W1 of the findings: the container lets its mounts go. Once the wall denies that, there is nothing to see."""
-    script = """cd /workspace/.git && umount -l /workspace && printf '[core]\\n\\tfsmonitor = false\\n' >evil &&
-        mv -f evil config"""
-    done = bed.incus.exec(session["id"], ["sh", "-c", script])
-    if done.code != 0:
-        assert protection(server, session)["level"] == "locked"
-        return
-    await_broken(server, session)
-    wait_until(lambda: (workspace / ".git/config").read_text() != EVIL, "the copy to be back")
-
-
 def plant_index(bed, session_id, name):
     """Have the agent write an index of one entry, with a content that is a hook, as git writes one."""
     hook = "printf '#!/bin/sh\\ntouch /tmp/clincus-index-ran\\n' | git hash-object -w --stdin"
@@ -457,32 +327,3 @@ def test_an_index_that_would_write_into_the_sealed_hooks_is_put_aside(bed, serve
     wait_until(lambda: not (workspace / ".git/index").exists(), "the index to be put aside")
     subprocess.run(["git", "-C", workspace, "checkout", "."], capture_output=True, check=False)
     assert not (workspace / ".git/hooks/post-checkout").exists()
-
-
-def test_an_index_that_has_a_hook_for_a_sealed_folder_is_told(bed, server, session, workspace):
-    """Nothing is forged in it, so it is not put aside: `git checkout .` of the person writes the hook."""
-    script = """cd /workspace && blob=$(printf '#!/bin/sh\\n' | git hash-object -w --stdin) &&
-        git update-index --add --cacheinfo "100755,$blob,.husky/pre-commit" """
-    bed.shell(session["id"], script)
-
-    def warnings() -> str:
-        return " ".join(server.get(f"/api/sessions/{session['id']}").json["warnings"])
-
-    wait_until(lambda: ".husky/pre-commit" in warnings(), lambda: f"a warning; there are {warnings()!r}")
-    assert protection(server, session)["level"] == "locked"
-    git(workspace, "checkout", ".")
-    assert (workspace / ".husky/pre-commit").exists()
-
-
-def test_without_a_server_the_stop_puts_a_bad_index_aside_and_the_next_start_asks(bed, cli, workspace):
-    name = cli.background()["name"]
-    plant_index(bed, name, b"../clincus-index-was-here")
-    done = cli.run("stop", "--force", name)
-    assert b"../clincus-index-was-here" in done.stderr
-    assert b"git checkout ." in done.stderr
-    assert not (workspace / ".git/index").exists()
-    assert [*workspace.glob(".git/index.clincus-replaced-*")]
-    refused = cli.run("resume", name)
-    assert refused.returncode == 1
-    assert b".git/index was changed" in refused.stderr
-    cli.ok("kill", "--force", name)

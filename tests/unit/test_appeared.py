@@ -165,31 +165,6 @@ def test_what_a_run_has_left_stays_news_and_what_a_person_made_since_is_none(loo
     assert paths(looker.look(session)) == ["agent/.git"]
 
 
-def test_what_was_left_and_is_not_told_for_want_of_room_is_no_baseline(looker, work, monkeypatch):
-    monkeypatch.setattr(appeared, "LISTED", 1)
-    session = session_of(work)
-    looker.begin(session)
-    for name in ("a", "b", "c"):
-        init(work / name)
-    assert paths(looker.look(session, is_over=True)) == ["a/.git"]
-    assert looker.find(session.id).truncated
-    looker.begin(session)
-    monkeypatch.undo()
-    assert paths(looker.look(session)) == ["a/.git", "b/.git", "c/.git"]
-    assert not looker.find(session.id).truncated
-
-
-def test_settings_are_told_by_the_presets_that_are_on_and_what_was_there_stays_none(tmp_path, work):
-    session = session_of(work)
-    (work / "lefthook.yml").write_text("x")
-    looker_of(tmp_path).begin(session)
-    for name in (".pre-commit-config.yaml", ".envrc", ".mcp.json"):
-        (work / name).write_text("x")
-    assert paths(looker_of(tmp_path, "agents").look(session)) == [".mcp.json"]
-    assert paths(looker_of(tmp_path, "commits").look(session)) == [".pre-commit-config.yaml"]
-    assert paths(looker_of(tmp_path).look(session)) == [".envrc", ".mcp.json"]
-
-
 def test_of_a_session_that_was_found_running_what_was_written_since_its_start_is_news(looker, work):
     init(work / "old")
     long_ago, soon = (
@@ -198,16 +173,6 @@ def test_of_a_session_that_was_found_running_what_was_written_since_its_start_is
     )
     assert paths(looker.look(session_of(work, run=long_ago))) == ["old/.git"]
     assert looker.look(session_of(work, run=soon, session_id="other")) == []
-
-
-def test_only_files_of_sessions_long_gone_are_removed(looker, work):
-    kept, fresh, old = (session_of(work, session_id=name) for name in ("kept", "fresh", "old"))
-    for one in (kept, fresh, old):
-        looker.begin(one)
-    for one in (kept, old):
-        os.utime(f"{looker._folder()}/{looker._name(one.id, one.session_id)}", (0, 0))
-    looker.prune([kept])
-    assert [looker.find(one.id, one.session_id) is not None for one in (kept, fresh, old)] == [True, True, False]
 
 
 def test_only_folders_of_this_host_are_looked_at(looker, work):
@@ -284,18 +249,6 @@ def test_a_turn_has_the_sessions_looked_at_that_share_a_folder(watch, work):
         assert ("other" in watch._due) == is_asked
 
 
-def test_looks_at_one_session_keep_their_distance_but_for_the_last(watch, work):
-    session = session_of(work)
-    begun(watch, session)
-    watch.look(session)
-    watch.hear(session, {"state": "done"})
-    ((at, _, _),) = watch._due.values()
-    assert at - watch._looked[session.session_id] == appeared.PERIOD
-    watch.tell("stopped", session)
-    ((at, _, has_stopped),) = watch._due.values()
-    assert (at <= time.monotonic(), has_stopped) == (True, True)
-
-
 def test_a_person_who_asks_gets_what_is_there_now_and_no_look_right_after_another(watch, work):
     session = session_of(work)
     begun(watch, session)
@@ -335,18 +288,6 @@ def test_a_look_waits_for_the_one_beside_the_start(watch, work):
     look.join()
     assert steps == ["the one beside the start", "the look"]
     assert watch.fields_of_changes(session.id)["appeared"] == []
-
-
-def test_a_start_begins_its_look_once_however_often_it_is_described(watch, work):
-    """A start is described again where the wall refuses the first form."""
-    session = session_of(work)
-    looks, may_go = [], threading.Event()
-    watch.looker.begin = lambda session, sealed: (looks.append(session), may_go.wait(DEADLINE))
-    watch.begin(None, session, None, {"config": {}})
-    watch.begin(None, session, None, {"config": {}})
-    may_go.set()
-    watch._wait_for_begin(session)
-    assert looks == [session]
 
 
 def test_a_look_that_fails_is_taken_again_while_the_session_runs(watch, work):

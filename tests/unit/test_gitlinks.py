@@ -97,13 +97,6 @@ def test_a_folder_that_is_moved_away_later_or_by_clincus_is_none(known):
         moved_by_us.discard(X)
 
 
-def test_the_way_to_each_gitlink_is_watched_and_its_git_folder(tmp_path, known):
-    (tmp_path / "vendor/x/.git").mkdir(parents=True)
-    known.take({f"{tmp_path}/vendor/x": str(tmp_path), f"{tmp_path}/gone": str(tmp_path)})
-    below = ("", "/vendor", "/vendor/x", "/vendor/x/.git")
-    assert known.places() == {f"{tmp_path}{one}": os.stat(f"{tmp_path}{one}").st_ino for one in below}
-
-
 # -- With a real git and inotify
 
 

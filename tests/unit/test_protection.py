@@ -3,7 +3,6 @@
 import base64
 import json
 import marshal
-import os
 import re
 import subprocess
 import sys
@@ -194,14 +193,6 @@ def test_a_protected_path_that_leaves_the_workspace_is_refused(path):
     assert caught.value.status == 400
 
 
-def test_a_folder_that_is_no_repository_carries_the_advice(tmp_path):
-    workspace = clincus.protect.host_folder(str(tmp_path), "/workspace")
-    assert "run `git init`" in clincus.protect.protect_workspace(workspace, SETTINGS, LOCKABLE).note
-    (tmp_path / ".git").write_text("gitdir: elsewhere")
-    workspace = clincus.protect.host_folder(str(tmp_path), "/workspace")
-    assert "git init" not in clincus.protect.protect_workspace(workspace, SETTINGS, LOCKABLE).note
-
-
 @table(
     ("path", "text"),
     [
@@ -225,13 +216,6 @@ def test_a_git_folder_of_another_name_is_protected_as_one():
     expected = {"hooks", "commondir", "modules/**/config", "worktrees/*/config.worktree"}
     assert {f"/home/ada/project/.bare/{path}" for path in expected} <= paths
     assert "/home/ada/project/.bare/config" not in paths
-
-
-def test_writable_hooks_holds_though_git_names_them():
-    places = dict.fromkeys(f"/home/ada/project/.git/{name}" for name in ("hooks", "config", "other"))
-    paths = clincus.protect.protected_paths(settings_with(protected_paths=[]), WORKSPACE._replace(git_places=places))
-    named = {f"/home/ada/project/.git/{name}" for name in ("hooks", "config", "other")} & set(paths)
-    assert named == {"/home/ada/project/.git/other"}
 
 
 @table("path", ["/home/ada/project", "/home/ada"])
@@ -282,12 +266,6 @@ def test_a_mount_that_hides_the_workspace_or_a_protected_path_is_refused(target)
     assert refusal(WORKSPACE, SETTINGS, LOCKABLE, [folder]).status == 400
 
 
-def test_blanks_in_a_path_are_written_as_fstab_wants_them():
-    folder = HostFolder("/home/ada/my work", "/home/ada/my work", uid=1000, gid=1000)
-    raw = protect_workspace(folder, SETTINGS, LOCKABLE, stage="cafe").config["raw.lxc"]
-    assert r"/run/clincus/cafe/0 home/ada/my\040work none" in raw
-
-
 # Plain devices
 
 
@@ -314,11 +292,6 @@ def test_plain_devices_pin_every_parent_and_seal_what_is_there(repository):
         ".git/modules/lib/sub/config": True,
         ".git/modules/lib/sub/hooks": True,
     }
-
-
-def test_a_git_file_is_sealed_as_a_file(tmp_path):
-    (tmp_path / ".git").write_text("gitdir: ../main/.git/worktrees/x\n")
-    assert places.device_paths(str(tmp_path), (".git/hooks", ".git/config")) == [(".git", True)]
 
 
 @table("link", [".git", ".husky"])
@@ -371,11 +344,6 @@ def test_the_command_of_the_page_prints_the_hook_that_runs_as_root(tmp_path):
     assert shown == Path(hook.__file__).read_text()
 
 
-def test_what_the_parts_of_the_wall_know_is_the_same():
-    for name in ("MOST_FOLDERS", "FILLED_BY_GIT"):
-        assert getattr(places, name) == getattr(hook, name)
-
-
 def test_a_look_at_a_workspace_that_takes_too_long_ends_and_says_so(monkeypatch):
     sleeping = marshal.dumps(compile("import time; time.sleep(600)", "sleeping", "exec"))
     monkeypatch.setattr("clincus_wall.protect.program", lambda *_: sleeping)
@@ -386,11 +354,6 @@ def test_a_look_at_a_workspace_that_takes_too_long_ends_and_says_so(monkeypatch)
 
 
 # The host
-
-
-def test_the_groups_of_a_user_are_all_that_he_is_a_member_of():
-    assert os.getgid() in clincus.protect.groups_of(os.getuid())
-    assert clincus.protect.groups_of(3_000_000_000) == {3_000_000_000}
 
 
 @table(
@@ -440,16 +403,6 @@ def test_the_first_python_that_can_run_the_hook_is_taken(stand_in):
     assert clincus.protect.trusted_python([old, others, fit]) == (fit, "")
 
 
-def test_with_an_old_python_a_session_is_basic_and_says_why(stand_in, monkeypatch):
-    found = clincus.protect.trusted_python([stand_in("python3", "echo 3 8")])
-    monkeypatch.setattr("clincus_wall.protect.trusted_python", lambda: found)
-    monkeypatch.setattr("clincus_wall.protect.read_plain_file", lambda path, limit: b"0 0 4294967295")
-    support = clincus.protect.protection_support(FakeIncus())
-    protection = protect_workspace(WORKSPACE, SETTINGS, support)
-    assert protection.level == "basic"
-    assert "is Python 3.8, and protecting a folder takes 3.9 or newer" in protection.reason
-
-
 class FakeIncus:
     """Answers queries from a table."""
 
@@ -476,11 +429,6 @@ class FakeIncus:
 )
 def test_a_host_that_cannot_lock_says_why(incus, words):
     assert words in clincus.protect.protection_support(incus).reason
-
-
-def test_a_restricted_project_that_may_mount_some_folders_only_cannot_shift_them():
-    incus = FakeIncus(project={"restricted": "true", "restricted.devices.disk.paths": "/home/ada"})
-    assert not clincus.protect.protection_support(incus).shift
 
 
 @table(

@@ -180,22 +180,6 @@ def test_a_home_folder_of_links_into_the_workspace(host):
     assert host.places() == {"gitconfig", "githooks/", "gitattributes"}
 
 
-def test_a_link_of_the_workspace_on_the_way_is_found(host):
-    host.write("real/hooks/pre-commit", "")
-    (host.work / "link").symlink_to("real")
-    host.git("config", "core.hooksPath", "link/hooks")
-    assert host.places() >= {"link/", "real/hooks/"}
-
-
-def test_a_linked_worktree_has_the_configuration_of_its_repository(host):
-    host.commit()
-    host.git("worktree", "add", "-q", "../tree")
-    host.git("config", "core.hooksPath", ".githooks")
-    host.git("config", "extensions.worktreeConfig", "true")
-    host.git("config", "--worktree", "core.fsmonitor", "ci/watch", cwd=host.home / "tree")
-    assert host.places(host.home / "tree") == {".githooks/", "ci/watch/"}
-
-
 @table("gitdir", ["", "../../../trees/one/.git\n"])  # the second: worktree.useRelativePaths
 def test_a_worktree_in_the_workspace_is_looked_at(tmp_path, gitdir):
     host = Host(tmp_path)
@@ -210,12 +194,6 @@ def test_a_subfolder_has_the_repository_above_it(host):
     host.write("app/web/x", "")
     host.git("config", "core.hooksPath", "app/web/hooks")
     assert host.places(host.work / "app/web") == {"hooks/"}
-
-
-def test_a_folder_without_a_repository_may_become_one(host):
-    (host.home / ".gitconfig").write_text("[core]\n\thooksPath = .githooks\n")
-    (host.home / "plain").mkdir()
-    assert host.places(host.home / "plain") == {".githooks/"}
 
 
 def test_a_submodule_is_looked_at(host):
@@ -286,11 +264,6 @@ def test_a_pipe_in_place_of_a_file_keeps_nobody_waiting(tmp_path, path):
         host.places()
 
 
-def test_a_configuration_in_another_encoding_is_read(host):
-    (host.work / ".git/config").write_bytes(b"[user]\n\tname = Andr\xe9\n[core]\n\thooksPath = \xe9\n")
-    assert os.fsdecode(b"\xe9/") in host.places()
-
-
 # An agent must not keep people out of their own folder: the words say what helps.
 
 
@@ -353,12 +326,6 @@ def test_no_command_is_made_of_a_name_that_a_terminal_would_not_show(host):
     words = refused(host)
     assert words.endswith(" in an editor")
     assert "rm -r" not in words
-
-
-def test_the_repositorys_own_configuration_is_to_be_mended_and_not_removed(host):
-    host.write(".git/config", "[core")
-    words = refused(host)
-    assert words.endswith(f". Mend {str(host.work / '.git/config')!r} in an editor")
 
 
 # ---- links in what is sealed -----------------------------------------------------------------------------------------

@@ -95,17 +95,6 @@ def test_a_bad_index_that_nobody_saw_is_put_aside_before_the_stop_ends(bench):
         bench.check()
 
 
-def test_the_first_look_waits_until_the_tool_has_been_started(bench):
-    """It takes as long as the tool takes to start, and nothing of the session's can have written before."""
-    bench.check()
-    bench.guard.hear("sealed", bench.session)
-    bench.settle()
-    assert bench.session.id in bench.guard._live
-    assert not bench.guard.examiner.index_looks.is_busy(bench.session.id)
-    bench.guard.hear("after_start", bench.session)
-    wait_until(lambda: bench.guard.examiner.seen.index_files, "the first look")
-
-
 def test_what_git_would_write_into_a_sealed_folder_is_told(bench):
     """The seal keeps the agent from the folder, and not the person's git, which takes its content from the index."""
     git = ["git", "-C", str(bench.root), "-c", "core.hooksPath=/dev/null"]
@@ -133,13 +122,6 @@ def test_a_command_puts_a_bad_index_aside_at_the_stop_and_the_next_start_asks(al
     with pytest.raises(ChangedError, match=r"git checkout \."):
         alone.check()
     alone.check(accepts=True)
-
-
-def test_a_session_of_plain_devices_is_looked_at_when_it_ends(alone):
-    alone.session = alone.session._replace(protection="basic")
-    (alone.root / ".git/index").write_bytes(BAD)
-    alone.guard.hear("after_stop", alone.session)
-    await_change(alone)
 
 
 def test_the_repositories_of_extra_mounts_are_looked_at_as_well(tmp_path):

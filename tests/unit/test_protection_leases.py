@@ -93,13 +93,6 @@ def test_what_git_does_with_a_file_waits_for_nothing(held, index):
     assert held.hold("one", [str(index)]) == []
 
 
-def test_no_descriptor_is_left_of_a_session_that_is_over(held, index):
-    before = len(os.listdir("/proc/self/fd"))
-    held.hold("one", [str(index)])
-    held.let_go([])
-    assert len(os.listdir("/proc/self/fd")) == before
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files of another user")
 def test_a_file_of_another_user_is_replaced_by_a_copy_that_an_old_mapping_does_not_reach(index):
     os.chown(index, 1000000, 1000000)

@@ -10,13 +10,12 @@ import subprocess
 import pytest
 
 import clincus
-from clincus_features.protection import examiner, links, modules
+from clincus_features.protection import links, modules
 from clincus_features.protection.guard import ChangedError, Guard
-from clincus_features.protection.seals import Stage
 from tests.programs import wait_until
 from tests.table import table
 from tests.unit import wall_bench
-from tests.unit.wall_bench import leased, start_alone, stop_alone
+from tests.unit.wall_bench import start_alone, stop_alone
 
 alone = wall_bench.alone
 bench = wall_bench.bench
@@ -137,14 +136,6 @@ def test_a_branch_that_names_commondir_is_put_aside_before_a_commit_writes_it(tm
     assert not (tmp_path / ".git/commondir").exists()
 
 
-def test_what_a_program_keeps_from_being_read_is_taken_for_the_worst(tmp_path):
-    branch = tmp_path / ".git/refs/heads/x"
-    branch.parent.mkdir(parents=True)
-    branch.write_text("ref: commondir\n")
-    with leased(branch):
-        assert links.find([f"{tmp_path}/.git"], references=True).links.keys() == {str(branch)}
-
-
 def test_no_command_of_git_makes_a_link(tmp_path):
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "protocol.file.allow=always", "-C", str(tmp_path)]
     script = """init -q; commit -q --allow-empty -m one; branch side; worktree add -q ../wt side; tag x; gc -q; stash;
@@ -169,13 +160,6 @@ def test_a_heap_is_bounded_and_said(tmp_path, monkeypatch, limit, make, words):
     for number in range(30):
         make(folder, str(number))
     assert words in "".join(find(tmp_path).cut.values())
-
-
-def test_git_folders_of_extra_mounts_and_of_another_name_are_looked_at(tmp_path):
-    trees = (("work", (".git/config", ".bare/commondir", "commondir")), ("other", ("x",)), ("read", ()))
-    stage = Stage("0", tuple((f"{tmp_path}/{name}", patterns) for name, patterns in trees))
-    found = links.places(f"{tmp_path}/work", stage, [f"{tmp_path}/work/.git/modules/a/commondir"])
-    assert found == [f"{tmp_path}/other/.git", f"{tmp_path}/work/.bare", f"{tmp_path}/work/.git"]
 
 
 # ---- what is put aside -----------------------------------------------------------------------------------------------
@@ -212,15 +196,6 @@ def test_a_link_that_cannot_be_moved_is_told_and_leaves_no_empty_folder(tmp_path
     assert os.listdir(tmp_path / ".git") == ["refs"]
 
 
-def test_of_many_links_some_are_told_and_all_are_put_aside(tmp_path):
-    for number in range(100):
-        plant(tmp_path, f"refs/heads/{number}")
-    told, kept = links.put_aside(find(tmp_path).links, [f"{tmp_path}/.git"])
-    assert kept == {}
-    assert len(told) <= links.MOST_TOLD + 1
-    assert find(tmp_path).links == {}
-
-
 # ---- while a server watches ------------------------------------------------------------------------------------------
 
 
@@ -254,30 +229,6 @@ def test_a_link_freezes_the_session_which_goes_on_with_all_its_seals(bench):
     assert bench.record.changes == []
 
 
-def test_a_bare_repository_at_the_top_freezes_the_session(bench):
-    bench.start()
-    wait_until(lambda: bench.session.id in bench.guard.examiner.seen.links, "the first look")
-    make_strange(bench.root, "bare")
-    bench.guard.compare_indexes()
-    bench.await_broken()
-    bench.await_change("HEAD")
-
-
-def test_a_link_in_a_folder_that_is_new_is_seen(bench):
-    bench.start()
-    for step in ("logs", "logs/refs", "logs/refs/heads"):
-        (bench.root / ".git" / step).mkdir()
-        wait_until(lambda: is_watched(bench, step), "the folder to be watched")  # noqa: B023
-    plant(bench.root, "logs/refs/heads/b")
-    bench.await_broken()
-    await_aside(bench, "logs/refs/heads/b")
-
-
-def is_watched(bench, step):
-    place = f"{bench.root}/.git/{step}"
-    return any(one.place[0] == place for one in [*bench.guard.watcher.instance.watched.values()])
-
-
 def test_a_heap_that_could_hide_a_link_freezes_the_session_once(bench, monkeypatch):
     monkeypatch.setattr(links, "MOST_FOLDERS", 20)
     bench.start()
@@ -292,22 +243,6 @@ def test_a_heap_that_could_hide_a_link_freezes_the_session_once(bench, monkeypat
     bench.comes_to_rest()
     assert bench.record.changes == []
     assert any("let the session go on" in words for words in bench.app.reports)
-
-
-def test_a_change_is_told_with_its_level_as_soon_as_it_is_written_down(bench, monkeypatch):
-    """The record is there a moment before the server has told the break."""
-    bench.start()
-    seen = []
-    tell = bench.guard._tell_broken
-
-    def look_and_tell(*args):
-        seen.append(bench.guard.document(bench.session))
-        tell(*args)
-
-    monkeypatch.setattr(bench.guard, "_tell_broken", look_and_tell)
-    plant(bench.root, "worktrees")
-    bench.await_broken()
-    assert [(one["level"], len(one["changes"])) for one in seen] == [("broken", 1)]
 
 
 def test_a_link_in_a_nested_repository_freezes_the_session_too(bench):
@@ -335,25 +270,6 @@ def test_a_link_that_nobody_saw_is_put_aside_when_the_session_ends(bench):
     bench.await_change(".git/refs/heads/main")
     with pytest.raises(ChangedError, match=r"\.git/worktrees was a link to"):
         bench.check()
-
-
-def test_a_start_puts_aside_what_a_run_has_left_whose_end_nobody_saw(alone):
-    start_alone(alone)
-    plant(alone.root, "worktrees")
-    alone.mount()
-    with pytest.raises(ChangedError, match=r"\.git/worktrees was a link to"):
-        alone.check()
-    await_aside(alone, "worktrees")
-
-
-def test_a_link_of_the_persons_between_two_runs_stays(alone):
-    start_alone(alone)
-    stop_alone(alone)
-    link = plant(alone.root, "rr-cache", "/home/person/rr-cache")
-    start_alone(alone)
-    stop_alone(alone)
-    assert link.is_symlink()
-    assert alone.record.changes == []
 
 
 def test_what_waits_for_a_person_after_a_stop_without_a_server_is_said_with_what_to_do(alone):
@@ -568,17 +484,6 @@ def test_a_submodule_that_comes_while_a_session_runs_is_told_and_watched(bench):
     assert not (folder / "config").exists()
     bench.stop()
     assert bench.guard.warnings(bench.session) == []
-
-
-def test_more_new_submodules_than_can_be_looked_at_freeze_the_session_once(bench, monkeypatch):
-    monkeypatch.setattr(examiner, "MOST_UNSEALED", 2)
-    bench.start()
-    for number in range(3):
-        plant_module(bench.root, at=f"modules/sub{number}")
-    bench.await_broken()
-    assert "3 Git folders have come in" in bench.record.changes[0].words
-    bench.guard._go_on(bench.session)
-    assert bench.record.changes == []
 
 
 def new_hook(root, folder):

@@ -120,19 +120,15 @@ def test_one_rename_is_enough(watching):
 DAY = """
     git checkout -q -b side HEAD~1; echo three >other; git add other; git commit -q -m three -- other
     git branch -m side index; git branch -m index side; git reflog expire --all --expire=now; git pack-refs --all
-    git merge -q --no-ff -m m main; git reset -q --hard HEAD~1; git stash -q -u; echo x >file; git stash -q
-    git stash pop -q; git add -A; git commit -q -m x; git checkout -q main; git cherry-pick -n side; git reset -q --hard
+    git merge -q --no-ff -m m main; git reset -q --hard HEAD~1; echo x >file; git stash -q; git stash pop -q
+    git add -A; git commit -q -m x; git checkout -q main; git cherry-pick -n side; git reset -q --hard
     git -c sequence.editor='sed -i s/^pick/edit/' rebase -q -i --autostash HEAD~1; git rebase --continue
-    git -c sequence.editor='sed -i 1ibreak' rebase -q -i HEAD~1; git rebase --edit-todo; git rebase --continue
     git rebase -q --apply side; git rebase --abort; git format-patch -1 --stdout side >p; git am -q p; git am --abort
-    git revert --no-edit HEAD; git notes add -m n; git tag -m t t; git gc -q; git repack -adq; git fetch -q . side:new
-    git worktree add -q ../tree; git -C ../tree commit -q --allow-empty -m w; git worktree move ../tree ../wood
-    git worktree lock ../wood; git worktree unlock ../wood; git worktree remove ../wood; git bisect start HEAD HEAD~2
-    git bisect reset; git sparse-checkout set a; git sparse-checkout disable; git update-index --split-index
-    git commit -q --allow-empty -m s; git update-index --no-split-index; git config user.name b; git rerere
+    git revert --no-edit HEAD; git notes add -m n; git gc -q; git fetch -q . side:new; git bisect start HEAD HEAD~2
+    git bisect reset; git worktree add -q ../tree; git worktree move ../tree ../wood; git worktree remove ../wood
+    git update-index --split-index; git commit -q --allow-empty -m s; git config user.name b; git rerere
     git clone -q . ../sub; git -c protocol.file.allow=always submodule add -q ../sub sub; git commit -q -m sub
-    git mv sub bus; git submodule absorbgitdirs; git submodule deinit -f bus
-    git checkout -q --orphan o; git clean -fdxq
+    git mv sub bus; git submodule absorbgitdirs; git submodule deinit -f bus; git clean -fdxq
 """
 
 

@@ -127,27 +127,6 @@ def test_a_freeze_that_does_not_end_is_tried_again_until_no_program_runs(bench, 
     assert bench.app.incus.status == "Freezing"
 
 
-def test_nobody_goes_on_to_wait_for_a_frozen_container(bench):
-    bench.app.shown = bench.session._replace(status="stopping")
-    bench.start()
-    replace(bench.root / ".git/config")
-    bench.await_broken()
-    wait_until(lambda: bench.app.incus.told[-1] == ("end", bench.session.id), "the commands in it to be ended")
-    assert ("stop", "--force", bench.session.id) in bench.app.incus.told
-
-
-def test_an_incus_that_does_not_answer_keeps_no_copy_from_being_put_back(bench):
-    bench.start()
-
-    def refuse(*_, **__):
-        raise clincus.IncusError("gone", 503)
-
-    bench.app.incus.run = bench.app.incus.instance = refuse
-    replace(bench.root / ".git/config")
-    wait_until(lambda: bench.guard.fields(bench.session).get("protection") == "broken", "it to be broken")
-    config_is(bench)
-
-
 def test_what_is_replaced_again_after_the_freeze_is_put_back_again(bench):
     bench.start()
     for count in (1, 2):
@@ -293,14 +272,6 @@ def test_a_container_that_reboots_before_it_is_frozen_is_frozen_then(bench):
     assert (bench.changes, bench.guard.fields(bench.session).get("protection")) == ([], None)
 
 
-def test_the_end_of_an_earlier_run_that_is_told_late_ends_no_watch(bench):
-    bench.start()
-    begin_another_run(bench, sees_the_end=False)
-    assert (bench.changes, bench.app.incus.told) == ([], [])
-    replace(bench.root / ".git/config")
-    bench.await_broken()
-
-
 def test_what_has_no_copy_is_at_least_taken_away(tmp_path):
     (tmp_path / "large").write_bytes(b"x" * ((1 << 20) + 1))
     item = note_item(str(tmp_path / "large"), Copies())
@@ -401,15 +372,6 @@ def test_a_flood_is_read_to_its_end_when_a_session_has_ended(watching, tmp_path)
     replace(root / ".git/config")
     watcher.finish()
     assert {mark.path: how for touched in told for mark, how in touched.items()}[f"{root}/.git/config"] == MOVED
-
-
-def test_only_the_folders_on_the_way_are_watched(watching, tmp_path):
-    for number in range(20):
-        (tmp_path / f"one/src/{number}/deep").mkdir(parents=True)
-    watcher, _ = watching(tmp_path / "one")
-    assert len(watcher.instance.watched) == 2
-    watcher.unwatch("one")
-    assert watcher.instance.watched == {}
 
 
 ACTS = (

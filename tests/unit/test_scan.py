@@ -4,7 +4,6 @@ import hashlib
 import json
 import marshal
 import os
-import shutil
 import struct
 import subprocess
 import sys
@@ -133,19 +132,6 @@ def test_a_bare_repository_is_found_and_runs_its_command(tmp_path, at):
     assert work.runs_for_its_owner("status", at=at)
 
 
-def test_a_bare_repository_at_the_top_beside_a_git_folder_that_is_none_any_more(work):
-    work.repository().commit()
-    (work.root / ".git" / "HEAD").unlink()
-    for name in ("objects", "refs"):
-        (work.root / name).mkdir()
-    work.write("HEAD", "ref: refs/heads/x\n")
-    work.write(
-        "config", f"[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tworktree = .\n\tfsmonitor = {EVIL}\n"
-    )
-    assert work.found() == {("broken", ".git"): [], ("repository", "."): [EVIL]}
-    assert work.runs_for_its_owner("status")
-
-
 def test_folders_of_a_project_are_no_bare_repository(work):
     for name in ("HEAD", "config"):
         work.write(name, "what a project calls so")
@@ -257,14 +243,6 @@ def test_a_link_in_the_git_folder_is_found_with_where_it_leads(tmp_path, at):
     assert work.found() == {("repository", ".git"): [], ("link", f".git/{at}"): ["/home/person/precious"]}
 
 
-def test_git_folders_that_git_has_in_its_own_are_nothing_new(work):
-    work.repository("../lib").commit("../lib")
-    work.repository().commit()
-    work.git("submodule", "--quiet", "add", str(work.root.parent / "lib"), "lib")
-    work.git("worktree", "add", "-q", "wt")
-    assert work.found() == {("gitlink", "lib"): [], ("repository", ".git"): [], ("repository", "wt/.git"): []}
-
-
 def test_a_nested_repository_with_a_bad_index_says_what_that_names(work):
     work.repository("sub")
     (work.root / "sub/.git/index").write_bytes(index_with(b"../../x"))
@@ -299,21 +277,6 @@ def test_a_gitlink_is_found_in_an_index_of_each_version(tmp_path, version):
     assert work.runs_for_its_owner("status")
 
 
-def test_a_submodule_with_its_git_folder_in_that_of_the_top(work):
-    work.repository("../lib").commit("../lib")
-    work.repository().commit()
-    work.git("submodule", "--quiet", "add", str(work.root.parent / "lib"), "lib")
-    work.configure(".git/modules/lib/config")
-    assert work.found() == {("gitlink", "lib"): [EVIL], ("repository", ".git"): []}
-
-
-def test_a_gitlink_without_a_repository_is_told(work):
-    planted_submodule(work)
-    shutil.rmtree(work.root / "sub")
-    assert work.found() == {("gitlink", "sub"): [], ("repository", ".git"): []}
-    assert [one["there"] for one in work.look().items] == [False, True]
-
-
 def test_a_gitlink_with_a_name_that_git_refuses_is_told_with_what_it_leads_to(work):
     work.repository()
     work.write("sub/x")
@@ -326,14 +289,6 @@ def test_a_gitlink_with_a_name_that_git_refuses_is_told_with_what_it_leads_to(wo
     assert found["gitlink", "sub/../.git/ev"] == [EVIL]
     assert found["gitlink", "../out"] == ["it leads out of the folder"]
     assert found["broken", ".git/index"] == ["sub/../.git/ev", "../out"]
-
-
-def test_gitlinks_that_lead_in_a_circle_end(work):
-    work.repository()
-    gitlink = struct.pack(">10I", 0, 0, 0, 0, 0, 0, 0o160000, 0, 0, 0)
-    (work.root / ".git/index").write_bytes(index_with(b"sub").replace(entry_of(b"")[:40], gitlink))
-    work.write("sub/.git", "gitdir: ../.git\n")
-    assert [path for kind, path in work.found() if kind == "gitlink"] == ["sub", "sub/sub"]
 
 
 def split(work):
@@ -411,12 +366,6 @@ def test_a_planted_list_and_strategy_of_a_rebase_are_found(work):
     work.write(".git/rebase-merge/git-rebase-todo", "pick 1234567 one\n  exec   evil\n")
     work.write(".git/rebase-merge/strategy", "x/e\n")
     assert sorted(work.found()["rebase", ".git/rebase-merge/git-rebase-todo"]) == ["evil", "x/e"]
-
-
-def test_a_rebase_without_commands_is_none(work):
-    work.repository().commit()
-    work.write(".git/rebase-merge/git-rebase-todo", "pick 1234567 exec\n# exec x\nexecute\n")
-    assert work.found() == {("repository", ".git"): []}
 
 
 # -- Settings
@@ -498,14 +447,6 @@ def test_the_end_of_a_link_to_settings_outside_of_the_workspace_is_not_read(work
 # -- What an attacker makes of it
 
 
-@table("name", [".git", "sub/.git"])
-def test_a_pipe_called_git_keeps_nobody_waiting(tmp_path, name):
-    work = Workspace(tmp_path / "work")
-    (work.root / name).parent.mkdir(exist_ok=True)
-    os.mkfifo(work.root / name)
-    assert work.found() == {}
-
-
 def test_no_link_is_followed_and_no_loop_is_walked(work, tmp_path):
     (tmp_path / "outside").mkdir()
     work.repository("../outside/sub")
@@ -514,19 +455,6 @@ def test_no_link_is_followed_and_no_loop_is_walked(work, tmp_path):
     (work.root / "a").mkdir()
     os.symlink("../a", work.root / "a" / "up")
     assert work.found() == {}
-
-
-def test_a_gitlink_whose_path_is_a_link_or_leads_out_is_not_followed(work):
-    planted_submodule(work)
-    (work.root / "sub").rename(work.root / "real")
-    os.symlink("real", work.root / "sub")
-    assert work.found()["gitlink", "sub"] == []
-
-
-def test_a_folder_that_cannot_be_read_hides_nothing_beside_it(work):
-    work.repository("zz")
-    (work.root / "aa").mkdir(mode=0)
-    assert work.found() == {("repository", "zz/.git"): []}
 
 
 def test_a_heap_of_folders_hides_nothing_beside_it(work, monkeypatch):
@@ -570,18 +498,6 @@ def test_odd_texts_where_git_keeps_paths_hide_nothing_else(tmp_path, place, text
     (found,) = (one for one in look.items if one["path"] == "zz/.git")
     assert [one["value"] for one in found["commands"]] == [EVIL]
     assert look.cut == "" or look.cut.startswith("the index of .git was not read")
-
-
-def test_a_workspace_that_is_gone_is_an_error(work):
-    shutil.rmtree(work.root)
-    with pytest.raises(clincus.ClincusError, match="the workspace cannot be looked at: No such file"):
-        work.look()
-
-
-def test_without_git_the_rest_is_still_found(work, monkeypatch):
-    work.repository("sub").configure("sub/.git/config")
-    monkeypatch.setattr("clincus_wall.protect.find_git", lambda *_: "")
-    assert work.found() == {("repository", "sub/.git"): ["not read, as there is no git"]}
 
 
 # -- What git would not have taken into an index
@@ -633,13 +549,6 @@ def test_the_index_of_a_submodule_and_of_a_worktree_is_looked_at_as_well(tmp_pat
     (tmp_path / folder / "HEAD").touch()
     (tmp_path / folder / "index").write_bytes(index_with(b"../.git/ev"))
     assert wrong_in(tmp_path) == {f"{folder}/index": ["../.git/ev"]}
-
-
-@table("name", [b".gitignore", b"a.git/x", b".github/x", b"...", b"x/.gitmodules", b"git~10"])
-def test_a_name_that_only_looks_like_it_is_not_told(tmp_path, name):
-    (tmp_path / ".git").mkdir()
-    (tmp_path / ".git/index").write_bytes(index_with(name))
-    assert wrong_in(tmp_path) == {}
 
 
 def hidden_behind_a_length(blob):
@@ -698,13 +607,6 @@ def test_what_git_writes_is_never_bad(tmp_path, options):
     assert list((work.root / ".git").glob("sharedindex.*"))
 
 
-def test_the_index_of_a_git_folder_of_another_name_is_looked_at_where_it_is_named(tmp_path):
-    (tmp_path / ".bare").mkdir()
-    (tmp_path / ".bare/index").write_bytes(index_with(b"../x"))
-    found = scans.look_at_indexes(str(tmp_path), [".bare"])["indexes"]
-    assert found == {".bare/index": {"bad": ["../x"], "files": [".bare/index"], "unlike": [], "gitlinks": []}}
-
-
 def test_a_folder_that_may_be_entered_only_is_said_to_be_closed():
     """As another user where root runs the tests, who may list every folder."""
     question = {"git": "", "settings": []}
@@ -744,12 +646,9 @@ def unlike(work, sealed=(".husky", ".mcp.json")):
 PLANTED = {
     "nothing": ("", []),
     "another content": ("git update-index --cacheinfo 100755,$evil,.husky/pre-commit", [".husky/pre-commit"]),
-    "a new file": ("git update-index --add --cacheinfo 100755,$evil,.husky/new", [".husky/new"]),
-    "a file": ("git update-index --add --cacheinfo 100644,$evil,.mcp.json", [".mcp.json"]),
     "a split index": (
         "git update-index --split-index; git update-index --add --cacheinfo 100755,$evil,.husky/new", [".husky/new"],
     ),
-    "taken out": ("git update-index --force-remove .husky/pre-commit", []),
 }  # fmt: skip
 
 

@@ -126,12 +126,6 @@ def test_the_owner_is_the_code_user_and_everybody_else_is_who_they_are_on_the_ho
         hook.mount_map([(0, 1000000, code)], owner, code, [])
 
 
-def test_id_ranges_are_read_from_the_containers_configuration():
-    text = "lxc.idmap = u 0 1000000 65536\nlxc.idmap = g 0 2000000 65536\nlxc.net.0.name = eth0\n"
-    assert hook.container_ranges(text, "u") == [(0, 1000000, 65536)]
-    assert hook.container_ranges(text, "g") == [(0, 2000000, 65536)]
-
-
 # ---- the process that watches over the container --------------------------------------------------------------------
 
 
@@ -193,16 +187,6 @@ def test_a_socket_can_lie_in_a_folder_that_two_have_if_one_may_write_there(one, 
     assert shared(**other).place_in_common(shared(**one)) == expected
 
 
-def test_neighbours_of_neighbours_can_be_reached():
-    everything = {
-        "aa": shared(**{"/a": True, "/cache": True}),
-        "bb": shared(**{"/b": True, "/cache": True, "/data": True}),
-        "cc": shared(**{"/c": True, "/data": True}),
-        "dd": shared(**{"/d": True}),
-    }
-    assert hook.neighbours_of("aa", everything) == {"bb": ("254:0", "/cache"), "cc": ("254:0", "/data")}
-
-
 def test_the_place_of_a_folder_is_that_in_its_file_system(tmp_path):
     device, path = hook.place_of(str(tmp_path))
     assert re.fullmatch(r"\d+:\d+", device)
@@ -232,10 +216,6 @@ MOUNTS = r"""26 1 0:25 /@root / rw - btrfs /dev/vda rw
 )
 def test_a_place_is_told_by_the_path_that_the_host_has_for_it(place, path):
     assert hook.host_path(place, MOUNTS) == path
-
-
-def test_a_folder_is_told_by_its_own_path(tmp_path):
-    assert hook.words_of(hook.place_of(str(tmp_path))) == str(tmp_path)
 
 
 @table(
