@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,8 +11,9 @@ from typing import Any
 from urllib.parse import quote
 
 from tests.conftest import new_workspace
+from tests.faults_bed import run_cli
 from tests.incus_bed import CLAUDE_RESTS, CLAUDE_WORKS
-from tests.programs import ROOT, Server, program, wait_until
+from tests.programs import ROOT, Server, wait_until
 
 # A tool that gets its prompt with its start, and writes before anybody can look.
 HASTY_TOOL = """
@@ -25,20 +25,18 @@ prompt = ["{prompt}"]
 """
 
 
-def server_whose_tools_wait(seconds: float) -> list[str]:
-    """The command of a server whose tools wait so long at most for the record of a start."""
-    script = f"""
+# The command of a server whose tools wait for the record of a start for as long as it takes, on a machine of any load.
+PATIENT = [
+    sys.executable,
+    "-c",
+    f"""
 import sys; sys.path[:0] = [{str(ROOT)!r}]
 from clincus_features.review import recorder
-recorder.BEFORE_TOOL = {seconds}
+recorder.BEFORE_TOOL = 60
 from clincus_cli.main import main
 sys.exit(main())
-"""
-    return [sys.executable, "-c", script]
-
-
-# For as long as it takes, on a machine of any load.
-PATIENT = server_whose_tools_wait(60)
+""",
+]
 
 
 class Reviewed:
@@ -89,25 +87,14 @@ class Reviewed:
         return {one["path"]: one["status"] for one in self.changes(**scope)["files"]}
 
     def file(self, path: str, **scope: str) -> dict[str, Any]:
-        query = "&".join(
-            f"{name}={value}"
-            for name, value in {"path": quote(path.encode("utf-8", "surrogateescape")), **scope}.items()
-        )
+        query = "&".join(f"{name}={value}" for name, value in {"path": quote(path), **scope}.items())
         answer = self.server.get(f"{self.path}/changes/file?{query}")
         assert answer.status == 200, answer.body
         return dict(answer.json)
 
     def cli(self, command: str, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a command on this session."""
-        return subprocess.run(
-            [*program(), command, self.id, *words, "--port", str(self.server.port)],
-            env={**os.environ, **self.bed.environ, "HOME": str(self.server.home)},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
+        return run_cli(self.bed, self.server, command, self.id, *words, "--port", str(self.server.port))
 
     def restore(self, checkpoint: str, *paths: str) -> dict[str, Any]:
         """Go back to a checkpoint with these paths."""

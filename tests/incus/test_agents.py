@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shlex
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.faults_bed import killed
+from tests.faults_bed import killed, run_cli
 from tests.incus_bed import CLAUDE_WORKS
-from tests.programs import DEADLINE, NO_CHECKPOINTS, Server, program, wait_until
+from tests.programs import DEADLINE, NO_CHECKPOINTS, Server, wait_until
 from tests.real_tools import FRUGAL, real_tool
 from tests.vendor_api import PLAN, QUESTION, VendorApi
 
@@ -174,17 +172,6 @@ class Tool:
         expected = (204,) if what == "interrupt" else (200, 204)  # 200 is `unconfirmed` then
         assert answer.status in expected, f"{answer.body.decode()}\n{self.screen()}"
 
-    def works_a_turn(self, prompt: str, timeout: float = 4 * DEADLINE) -> dict[str, Any]:
-        """Send a prompt, and return the agent object once its turn is over."""
-        before = self.agent()["since"]
-        self.post("prompt", {"text": prompt})
-
-        def over() -> dict[str, Any] | None:
-            agent = self.agent()
-            return agent if agent["state"] in ("done", "failed") and agent["since"] != before else None
-
-        return dict(wait_until(over, lambda: f"the end of a turn:\n{self.screen()}", timeout))
-
     def empties_input(self, text: str) -> None:
         """Delete a text from its input, a line at a time.
 
@@ -289,27 +276,15 @@ def test_a_tool_starts_before_it_takes_a_prompt(shared_claude):
     assert (shared_claude.first["state"], shared_claude.first["options"]) == ("starting", [])
 
 
-def why(tool: Tool, bed: Any) -> dict[str, Any]:
-    """What `clincus why` says."""
-    environ = {**os.environ, **bed.environ, "HOME": str(tool.server.home)}
-    argv = [*program(), "why", tool.id, "--format", "json"]
-    none = subprocess.DEVNULL
-    done = subprocess.run(argv, env=environ, stdin=none, capture_output=True, check=True, timeout=DEADLINE)
-    return dict(json.loads(done.stdout))
-
-
 def test_a_turn_is_done_until_somebody_has_seen_it(bed, claude_at_rest):
     tool = claude_at_rest
     tool.type("say hello there")
     done = tool.becomes("done", text="hello there")
     assert (done["source"], done["seen"]) == ("hook", False)
-    same = why(tool, bed)
-    assert {name: same[name] for name in ("state", "text", "since")} == {
-        name: done[name] for name in ("state", "text", "since")
-    }
-    assert tool.server.post(f"/api/sessions/{tool.id}/seen").status == 204
+    same = json.loads(run_cli(bed, tool.server, "why", tool.id, "--format", "json").stdout)
+    assert [same[name] for name in ("state", "text", "since")] == [done[name] for name in ("state", "text", "since")]
+    tool.post("seen")
     assert tool.becomes("idle")["seen"]
-    assert why(tool, bed)["state"] == "idle"
 
 
 @pytest.fixture
@@ -476,9 +451,8 @@ def test_the_state_is_known_without_a_network_card_and_after_restarts(bed, start
     at = stub.agent()["why"]["at"]
     wait_until(lambda: stub.agent()["why"]["at"] > at, "another look")
     assert stub.agent()["state"] == "working"
-    stub.server.stop()  # a new server does not know when the CPU was in use
     stub.sh("pkill -f ' [b]uild$'")
-    stub.server = start_server()
+    stub.is_put_back(start_server)
     assert stub.becomes("stuck")["source"] == "screen"
 
 

@@ -299,31 +299,6 @@ def test_a_stopped_session_is_renamed_shown_and_kept_and_takes_no_line(bed, cli)
     assert cli.listed()[0]["persistent"] is True
 
 
-def test_of_two_sessions_a_person_says_which(bed, cli):
-    names = [cli.background()["name"], cli.background("--slot", "3", "--tool", "copilot")["name"]]
-    ready(bed, names[1], "copilot")
-    terminal = cli.start("shell")
-    terminal.expect("several sessions of this workspace are running: choose one with --slot 1 (claude), --slot 3")
-    assert terminal.end() == 1
-    terminal = cli.start("shell", "--tool", "copilot")
-    terminal.expect("STUB-READY copilot")
-    terminal.detach()
-    assert terminal.end() == 0
-    assert re.findall(r"\d\. +(\S+)", cli.ok("attach")) == names
-    done = cli.run("shell", "--background", "--slot", "3", "--tool", "claude")
-    assert (done.returncode, b"slot 3 holds a session of copilot" in done.stderr) == (1, True)
-    done = cli.run("run", "--slot", "3", "true")
-    assert (done.returncode, b"slot 3 of this workspace is in use" in done.stderr) == (1, True)
-    done = cli.run("kill", *names)
-    assert (done.returncode, b"give --yes" in done.stderr) == (1, True)
-    terminal = cli.start("kill", "--all")
-    terminal.expect("Kill 2 container(s)? [y/N]: ")
-    terminal.type("\r")
-    terminal.expect("Cancelled.")
-    assert terminal.end() == 1
-    assert bed.names() == sorted(names)
-
-
 # ---- kill, shutdown, clean
 
 
@@ -426,15 +401,6 @@ def test_an_interrupted_run_removes_its_container_and_clean_finds_what_a_killed_
     assert bed.names() == []
 
 
-def test_a_persistent_run_has_the_container_of_the_first_and_its_own_variables(bed, cli):
-    words = ("run", "--persistent", "--slot", "4")
-    assert cli.ok(*words, "-e", "A=1", "touch ~/kept; echo A=$A B=$B") == "A=1 B=\n"
-    (name,) = bed.names()
-    assert bed.state(name) == "Stopped"
-    second = cli.ok(*words, "-e", "B=2", "ls ~; echo A=$A B=$B")
-    assert ("kept\n" in second, second.endswith("\nA= B=2\n")) == (True, True)
-
-
 def test_a_run_with_a_list_of_names_reaches_these_only_and_needs_no_server(cli, home):
     with (home / ".config/clincus/config.toml").open("a") as config:
         config.write('[network]\nreachable = ["127.0.0.1/32"]\n')
@@ -477,12 +443,3 @@ def test_a_container_with_a_name_of_ours_is_listed_used_stopped_and_killed(bed, 
     assert bed.state(bare) == "Running"
     assert f"✓ Killed {bare}" in cli.ok("kill", "--force", bare)
     assert bed.names() == []
-
-
-def test_a_project_sets_everything_only_while_its_file_is_trusted(cli):
-    (cli.workspace / ".clincus.toml").write_text('[[mounts.default]]\nhost = "/srv"\ncontainer = "/srv2"\n')
-    look = ("run", "-q", "ls -d /srv2 || true")
-    assert cli.ok(*look) == ""
-    assert "mounts.default is left out" in cli.ok("trust", "--force")
-    assert cli.ok(*look) == "/srv2\n"
-    assert "taken back" in cli.ok("trust", "--revoke")

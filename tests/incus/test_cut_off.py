@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from test_lying_programs import KEPT, replace_program, restore_programs, start_by_hand
-from test_unsaved import upload
 
 from tests.faults_bed import run_cli, saved, say, talk
 from tests.incus_bed import Bed
@@ -17,7 +16,6 @@ ENDS = {
     "find": f'case $* in *%T@*) {KEPT}/find "$@" | head -c 30; kill -9 $$ ;; esac; exec {KEPT}/find "$@"',
     "tail": f'{KEPT}/tail "$@" | head -c 7; kill -9 $$',
     "git": f'case $* in \'bundle create\'*) {KEPT}/git "$@" | head -c 100000; kill -9 $$ ;; esac\nexec {KEPT}/git "$@"',
-    "tar": f'{KEPT}/tar "$@" | head -c 700; kill -9 $$',
 }
 LARGE = """cd /workspace; head -c 3000000 /dev/urandom >large; git add large
 git -c user.name=a -c user.email=a@b commit --quiet --message Large"""
@@ -66,15 +64,3 @@ def test_a_fetch_that_is_cut_off_brings_nothing_and_its_bundle_is_not_kept(bed: 
     assert kept_beside(shared_server, session) == [], "half a bundle is no copy"
     assert f"{id}: what its container holds is lost" in shared_server.log()
     assert git(workspace, "branch", "--list") == "* main\n"
-
-
-def test_files_whose_tar_is_cut_off_are_not_kept_as_if_they_were_whole(bed: Bed, shared_server, workspace):
-    session = shared_server.create(workspace)
-    id, path = session["id"], f"/api/sessions/{session['id']}"
-    assert shared_server.post(f"{path}/snapshots", {"name": "before"}).status == 201
-    upload(shared_server, session)
-    replace_program(bed, id, "tar", ENDS["tar"])
-    answer = shared_server.post(f"{path}/snapshots/before/restore?force=true")
-    assert answer.headers.get("clincus-kept", "") == ""
-    assert kept_beside(shared_server, session) == []
-    assert f"{id}: what its container holds is lost (outside)" in shared_server.log()

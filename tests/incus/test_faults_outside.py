@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,12 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 import build_zipapp
-from tests.faults_bed import own, say, start_daemon_again, talk, wait_for_screen
+from tests.faults_bed import broken_client, own, run_cli, say, start_daemon_again, talk, wait_for_screen
 from tests.incus_bed import Bed, processes_with
-from tests.programs import DEADLINE, NO_CHECKPOINTS, Answer, Server, connect, program, wait_until
+from tests.programs import DEADLINE, NO_CHECKPOINTS, Answer, Server, connect, wait_until
 
 # Action -> the request, and words of the `incus` command line before which the container is deleted.
 VANISHES: dict[str, tuple[str, str, Any, str]] = {
@@ -38,19 +35,10 @@ VANISHES: dict[str, tuple[str, str, Any, str]] = {
 }
 
 
-@pytest.fixture
-def vanishing(tmp_path) -> dict[str, str]:
-    """The environment of a server whose `incus` deletes a container at a moment: `now` has the moment's words."""
-    folder, real = tmp_path / "bin", shutil.which("incus")
-    folder.mkdir()
-    (folder / "incus").write_text(f"""#!/bin/bash
-if mark=$(cat {tmp_path}/now 2>/dev/null) && [[ " $* " == *"${{mark#* }}"* ]] && rm {tmp_path}/now 2>/dev/null; then
-  {real} delete --force "${{mark%% *}}" </dev/null >/dev/null 2>&1
-fi
-exec {real} "$@"
-""")
-    (folder / "incus").chmod(0o755)
-    return {"PATH": f"{folder}:{os.environ['PATH']}"}
+# Deletes a container before a command: the file `now` has its name and the command's words.
+VANISH = """if mark=$(cat {now} 2>/dev/null) && [[ " $* " == *"${{mark#* }}"* ]] && rm {now} 2>/dev/null; then
+  $real delete --force "${{mark%% *}}" </dev/null >/dev/null 2>&1
+fi"""
 
 
 def tells_why(answer: Answer) -> bool:
@@ -58,9 +46,8 @@ def tells_why(answer: Answer) -> bool:
     return "error" in answer.json if answer.status in (404, 409) else bool(answer.json.get("stale"))
 
 
-def test_a_container_that_vanishes_meanwhile_is_told_and_nothing_stays(bed, start_server, workspace, vanishing):
-    server = start_server(environ=vanishing)
-    tmp_path = workspace.parents[1]
+def test_a_container_that_vanishes_meanwhile_is_told_and_nothing_stays(bed, start_server, workspace, tmp_path):
+    server = start_server(environ=broken_client(tmp_path, VANISH.format(now=tmp_path / "now")))
     session, unclear = talk(bed, server, workspace), {}
     assert server.delete(f"/api/sessions/{session['id']}").status == 204
     for what, (method, path, asked, words) in VANISHES.items():
@@ -120,42 +107,31 @@ def test_a_power_cut_loses_nothing_that_was_said(bed, start_server, workspace):
 
 
 def test_two_servers_and_many_command_lines_on_one_workspace(bed, start_server, workspace):
-    stay, list_all, run = 3, 5, 2
     servers: list[Server] = [start_server(config=NO_CHECKPOINTS), start_server()]
-    environ = {**os.environ, **bed.environ, "HOME": str(servers[0].home)}
 
     def command(*words: str) -> tuple[int, str]:
-        done = subprocess.run(
-            [*program(), *words], env=environ, cwd=workspace, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            timeout=2 * DEADLINE, check=False,
-        )  # fmt: skip
+        done = run_cli(bed, servers[0], *words)
         return done.returncode, done.stdout + done.stderr
 
-    with ThreadPoolExecutor(14) as pool:
-        begun = [pool.submit(command, "shell", "--background") for _ in range(stay)]
-        begun += [pool.submit(command, "list", "--format", "json") for _ in range(list_all)]
-        begun += [pool.submit(command, "run", "true") for _ in range(run)]
+    with ThreadPoolExecutor(12) as pool:
+        begun = [pool.submit(command, "shell", "--background", str(workspace)) for _ in range(3)]
+        begun += [pool.submit(command, "list", "--format", "json") for _ in range(5)]
+        begun += [pool.submit(command, "run", "--workspace", str(workspace), "true") for _ in range(2)]
         made = [pool.submit(server.post, "/api/sessions", {"workspace": str(workspace)}) for server in servers]
         assert [work.result()[0] for work in begun] == [0] * len(begun), [work.result() for work in begun]
         assert [work.result().status for work in made] == [200, 200]
 
-    def slots(server: Server) -> list[int]:
-        return sorted(one["slot"] for one in server.get("/api/sessions").json)
+    def slots() -> list[set[int]]:
+        return [{one["slot"] for one in server.get("/api/sessions").json} for server in servers]
 
-    wait_until(lambda: [len(slots(server)) for server in servers] == [stay + 2] * 2, "both to know all")
-    assert slots(servers[0]) == slots(servers[1])
-    assert len(set(slots(servers[0]))) == stay + 2
+    wait_until(lambda: [len(known) for known in slots()] == [5, 5], lambda: f"both to know all: {slots()}")
     ids = [one["id"] for one in servers[0].get("/api/sessions").json]
     with ThreadPoolExecutor(10) as pool:  # one deletes what the other deletes: Incus may refuse either
         deletes = [pool.submit(server.delete, f"/api/sessions/{id}?force=true") for id in ids for server in servers]
-        silent = [
-            work.result().body for work in deletes if work.result().status != 204 and not work.result().json["error"]
-        ]
-    assert silent == []
+        assert all(work.result().status == 204 or work.result().json["error"] for work in deletes)
     for id in set(bed.names()) & set(ids):
         assert servers[0].delete(f"/api/sessions/{id}?force=true").status == 204
-    wait_until(lambda: [slots(server) for server in servers] == [[], []], "all to be gone")
-    assert bed.names() == []
+    wait_until(lambda: slots() == [set(), set()], "all to be gone")
     # A server that reads a stopped container wakes it for that, which the other one takes for no run.
     runs = lambda: [run for run in servers[0].get("/api/sessions/history").json if run["id"] in ids]  # noqa: E731
     assert sorted(run["id"] for run in runs()) == sorted(ids)

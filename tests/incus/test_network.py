@@ -235,23 +235,6 @@ def test_a_change_holds_at_once_also_for_connections(listed, change):
     assert "refs/heads/main" not in listed.fetch()
 
 
-def test_root_cannot_keep_the_card_by_taking_the_proxys_port(bed, listed):
-    listed.change(network="none")
-    listed.change(network="open")
-    listed.server.delete(listed.path)  # so that this run knows no proxy
-    listed.server.post(f"{listed.path}/resume")
-    taken = "my $s = IO::Socket::INET->new(Listen => 1, LocalAddr => q(127.0.0.1:3128)); sleep 300"
-    take = f"(perl -MIO::Socket::INET -e '{taken}' </dev/null >/dev/null 2>&1 &)"
-    bed.shell(listed.id, f"{take}; until ss -ltn | grep -q :3128; do sleep 0.05; done", 0)
-    assert "eth0" in listed.cards()
-    answer = listed.server.request("PATCH", listed.path, {"network": "allow-list"})
-    assert answer.status == 409, answer.body
-    assert "port 3128" in answer.json["error"]
-    assert listed.cards() == ["lo"]
-    assert listed.server.get(listed.path).json["network"]["mode"] == "none"
-    bed.shell(listed.id, "pkill perl", 0)
-
-
 def test_a_private_network_that_is_opened_opens_neither_this_host_nor_its_containers(bed, listed):
     """As with `10.0.0.0/8` for the machines of a company: the bridge of Incus is in it, and all containers."""
     here = bridge_address(bed)

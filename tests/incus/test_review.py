@@ -92,19 +92,6 @@ def test_an_undo_brings_files_back_and_can_be_undone_and_writes_over_nothing_tha
     assert session.restore(kept, "hook.txt")["failed"] == [{"path": "hook.txt", "why": "occupied"}]
 
 
-def test_of_two_sessions_in_a_folder_each_offers_what_its_own_turns_changed(bed, shared_server, workspace):
-    session, other = (Reviewed(bed, shared_server, workspace) for _ in range(2))
-    session.turn("echo its >its")
-    other.run("echo theirs >theirs; echo theirs >>README.md")
-    found = session.changes()
-    assert {one["path"]: one["touched"] for one in found["files"]} == {"README.md": False, "its": True, "theirs": False}
-    assert (found["others"], other.changes()["others"]) == ([other.id], [session.id])
-    assert not any(one["touched"] for one in other.changes()["files"]), "it had no turn"
-    done = session.server.post(f"{session.path}/restore", {"checkpoint": "start"}).json
-    assert (done["restored"], done["removed"]) == ([], ["its"])
-    assert session.run("cat theirs") == "theirs\n"
-
-
 @pytest.mark.day
 def test_comments_follow_their_lines_and_are_sent_as_a_prompt(session):
     session.run("seq 1 9 >numbers")

@@ -12,7 +12,7 @@ from machine_box import PROGRAM, Machine
 from machine_box import systemd_image as made_image
 from terminal_box import Terminal
 
-from tests.programs import DEADLINE, wait_until
+from tests.programs import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -22,74 +22,33 @@ def systemd_image(bed):
         yield alias
 
 
-@pytest.fixture(scope="class")
-def started_machine(bed, systemd_image):
-    """A machine with the program, and nothing set up."""
-    with bed.keeping("machine"):
-        yield Machine(bed, systemd_image)
+def test_the_life_of_the_service(bed, systemd_image):
+    machine = Machine(bed, systemd_image)
+    words = machine.service("install")
+    assert ("Service enabled." in words, "enable-linger" in words) == (True, False)
+    assert machine.service("start") == "Service started.\nDashboard running at http://127.0.0.1:3000\n"
+    assert machine.ask("/api/tools")[0] == 200
+    status = machine.clincus("service", "status")
+    pid = machine.status()["pid"]
+    assert (status.returncode, f"PID:     {pid}\n" in status.stdout) == (0, True)
+    assert "Status:  active (running)\nEnabled: yes\n" in status.stdout
+    machine.service("install", "--port", "4000")
+    assert machine.status()["pid"] == pid
+    assert "http://127.0.0.1:4000" in machine.service("restart")
+    assert machine.ask("/api/tools", port=4000)[0] == 200
+    killed = machine.status()["pid"]
+    machine.root(f"kill -KILL {killed}")
+    wait_until(lambda: machine.status()["pid"] not in (0, killed) and machine.status()["active"], "a new server")
 
-
-@pytest.fixture
-def machine(started_machine):
-    """The same for a test of a class, each of which finds it as the first one did: without a service."""
-    yield started_machine
-    started_machine.root("loginctl enable-linger code")
-    started_machine.wait_for_user_manager()
-    forget = "systemctl --user disable --now clincus; rm -rf ~/.config ~/my*; systemctl --user daemon-reload"
-    started_machine.run(["sh", "-c", f"{forget}; systemctl --user reset-failed"])
-
-
-class TestService:
-    def test_its_life(self, machine):
-        words = machine.service("install")
-        assert "Service enabled." in words
-        assert "clincus service restart" in words
-        assert "enable-linger" not in words
-        assert machine.service("start") == "Service started.\nDashboard running at http://127.0.0.1:3000\n"
-        assert machine.run(["systemctl", "--user", "is-active", "clincus"]).stdout == "active\n"
-        assert machine.ask("/api/tools")[0] == 200
-        status = machine.clincus("service", "status")
-        assert status.returncode == 0
-        assert "Status:  active (running)\nEnabled: yes\n" in status.stdout
-        pid = machine.status()["pid"]
-        assert f"PID:     {pid}\n" in status.stdout
-
-        machine.service("install", "--port", "4000")
-        assert machine.status()["pid"] == pid
-        assert "http://127.0.0.1:4000" in machine.service("restart")
-        assert machine.ask("/api/tools", port=4000)[0] == 200
-        assert machine.status()["message"] == "Dashboard running at http://127.0.0.1:4000"
-
-        machine.service("stop")
-        done = machine.clincus("service", "status", "--format", "json")
-        assert done.returncode == 1
-        document = json.loads(done.stdout)
-        assert (document["active"], document["enabled"], document["pid"]) == (False, True, 0)
-        assert document["state"] == "inactive (dead)", "a stop is no failure"
-
-        machine.service("remove")
-        done = machine.clincus("service", "status")
-        assert done.returncode == 1
-        assert "not installed: run `clincus service install`" in done.stderr
-        assert machine.run(["systemctl", "--user", "is-enabled", "clincus"]).stdout == "not-found\n"
-        assert machine.root("find /home/code/.config/systemd -name 'clincus*'") == ""
-
-    def test_it_comes_back_when_it_is_killed_and_when_the_machine_starts(self, machine):
-        machine.service("install")
-        machine.push(
-            "/home/code/.config/systemd/user/clincus.service.d/soon.conf", b"[Service]\nRestartSec=0.1\n", 0o644
-        )
-        machine.run(["systemctl", "--user", "daemon-reload"])
-        machine.service("start")
-        killed = machine.status()["pid"]
-        machine.root(f"kill -KILL {killed}")
-        wait_until(lambda: machine.status()["pid"] not in (0, killed) and machine.status()["active"], "a new server")
-        assert machine.ask("/api/tools")[0] == 200
-
-        machine.incus.run("restart", machine.name, timeout=2 * DEADLINE)
-        machine.wait_for_boot()
-        wait_until(lambda: "Dashboard running" in machine.status()["message"], "the service after a start")
-        assert machine.ask("/api/tools")[0] == 200
+    machine.service("stop")
+    done = machine.clincus("service", "status", "--format", "json")
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["active"], document["enabled"], document["pid"]) == (1, False, True, 0)
+    assert document["state"] == "inactive (dead)", "a stop is no failure"
+    machine.service("remove")
+    done = machine.clincus("service", "status")
+    assert (done.returncode, "not installed: run `clincus service install`" in done.stderr) == (1, True)
+    assert machine.root("find /home/code/.config/systemd -name 'clincus*'") == ""
 
 
 @pytest.mark.parametrize(("privileged", "protection"), [(False, "basic"), (True, "locked")])

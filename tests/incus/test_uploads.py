@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from clincus_features.uploads import FOLDER
-from tests.programs import DEADLINE, wait_until
+from tests.programs import DEADLINE
 
 
 @pytest.fixture
@@ -48,16 +48,6 @@ def test_a_file_lies_outside_the_workspace_and_belongs_to_the_code_user(bed, sha
     large = begin(shared_server, session, (40 << 20) + 1)
     assert large.getresponse().status == 413, "before it is sent"
     large.close()
-
-
-def test_what_breaks_off_leaves_nothing(bed, shared_server, session):
-    connection = begin(shared_server, session, 1_000_000)
-    connection.send(b"x" * 500_000)
-    connection.close()
-    assert send(shared_server, session, b"whole").status == 201
-    wait_until(
-        lambda: bed.shell(session["id"], f"cd; ls -A {FOLDER} | wc -l").strip() == "1", "the end of the broken one"
-    )
 
 
 def test_a_folder_of_uploads_that_is_a_link_leads_to_nothing_that_is_sealed(bed, shared_server, session):
