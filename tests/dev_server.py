@@ -15,19 +15,23 @@ from collections.abc import Iterator
 from typing import Any
 
 BIG = 50 << 20
+PUT = """
+const loaded = one => new Promise((done, fail) => { one.onload = one.onopen = done; one.onerror = fail; });
+const make = (kind, fields) => document.body.appendChild(Object.assign(document.createElement(kind), fields));
+const put = (kind, fields) => loaded(make(kind, fields));
+"""
 # A page that tries what an app must not be able to do. `report` is what came of it.
-ATTACKS = """<!doctype html><title>attacks</title><script>
+ATTACKS = """<!doctype html><title>attacks</title><body><script>
 const post = (path, type, more) =>
   fetch(API + path, {method: 'POST', body: '{"path": "/tmp"}', headers: {'Content-Type': type}, ...more});
-const loaded = one => new Promise((done, fail) => { one.onload = one.onopen = done; one.onerror = fail; });
+PUT
 const tries = {
   write: () => post('/api/workspaces', 'application/json'),
   form: () => post('/api/workspaces', 'text/plain', {mode: 'no-cors', credentials: 'include'}),
   look: () => fetch(API + '/api/sessions', {mode: 'no-cors', credentials: 'include'}),
   read: () => fetch(API + '/api/sessions').then(answer => answer.json()),
   socket: () => loaded(new WebSocket(API.replace('http', 'ws') + '/ws/events')),
-  script: () => loaded(document.head.appendChild(Object.assign(document.createElement('script'),
-    {src: API + '/api/sessions'}))),
+  script: () => put('script', {src: API + '/api/sessions'}),
 };
 (async () => {
   const report = {cookie: document.cookie};
@@ -44,8 +48,7 @@ const tries = {
 
 # A page that tries to reach another server by each way that a policy can forbid. `report` is what came of it.
 LEAKS = """<!doctype html><title>leaks</title><body><script>
-const loaded = one => new Promise((done, fail) => { one.onload = one.onopen = done; one.onerror = fail; });
-const put = (kind, fields) => loaded(document.body.appendChild(Object.assign(document.createElement(kind), fields)));
+PUT
 const at = way => AWAY + '/' + way;
 const IN_WORKER = "fetch('WHERE', {mode: 'no-cors'}).then(() => 'done', () => 'failed').then(postMessage)";
 const tries = {
@@ -57,19 +60,17 @@ const tries = {
   style: () => put('link', {rel: 'stylesheet', href: at('style')}),
   prefetch: () => put('link', {rel: 'prefetch', href: at('prefetch')}),
   frame: () => put('iframe', {src: at('frame')}),
-  media: () => put('audio', {src: at('media')}),
   socket: () => loaded(new WebSocket(at('socket').replace('http', 'ws'))),
   worker: () => new Promise(done => {
     new Worker(URL.createObjectURL(new Blob([IN_WORKER.replace('WHERE', at('worker'))]))).onmessage = done;
   }),
   form: async () => {
-    const form = Object.assign(document.createElement('form'), {method: 'post', action: at('form'), target: 'inner'});
-    document.body.append(Object.assign(document.createElement('iframe'), {name: 'inner'}), form);
-    form.submit();
+    make('iframe', {name: 'inner'});
+    make('form', {method: 'post', action: at('form'), target: 'inner'}).submit();
   },
   ahead: async () => {
     const rules = JSON.stringify({prefetch: [{source: 'list', urls: [at('ahead')]}]});
-    document.body.append(Object.assign(document.createElement('script'), {type: 'speculationrules', text: rules}));
+    make('script', {type: 'speculationrules', text: rules});
   },
   kept: async () => {
     await navigator.serviceWorker.register('/leaking.js?' + encodeURIComponent(at('kept')));
@@ -96,7 +97,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        """Every path is a hard case of its own."""
+        """Each path is a hard case of its own."""
         port = self.server.server_address[1]
         if self.headers["Host"] != f"localhost:{port}":
             self.answer(403, b"Blocked request. This host is not allowed.")
@@ -127,12 +128,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * (1 << 16))
         elif path == "/attacks":
             api, cookie = query.split("&")
-            page = ATTACKS.replace("API", json.dumps(api)).replace("COOKIE", json.dumps(cookie))
+            page = ATTACKS.replace("PUT", PUT).replace("API", json.dumps(api)).replace("COOKIE", json.dumps(cookie))
             self.answer(200, page.encode(), **{"Content-Type": "text/html"})
         elif path == "/leaks":
             policy = f"img-src 'none'; report-uri {query}/report"
-            page = LEAKS.replace("AWAY", json.dumps(query)).encode()
-            self.answer(200, page, **{"Content-Type": "text/html", "Content-Security-Policy-Report-Only": policy})
+            page = LEAKS.replace("PUT", PUT).replace("AWAY", json.dumps(query))
+            self.answer(
+                200, page.encode(), **{"Content-Type": "text/html", "Content-Security-Policy-Report-Only": policy}
+            )
         elif path in WORKERS:
             self.answer(200, WORKERS[path].encode(), **{"Content-Type": "text/javascript"})
         else:

@@ -28,10 +28,9 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, BrowserType, Error, Locator, Page, expect, sync_playwright
 
-import clincus
 from tests.conftest import new_workspace
 from tests.incus_bed import Bed, unavailable
-from tests.programs import DEADLINE, NO_CHECKPOINTS, Server, wait_until
+from tests.programs import DEADLINE, NO_CHECKPOINTS, Server
 
 RESULTS = Path(__file__).resolve().parents[2] / "test-results"
 FAILED = pytest.StashKey[bool]()
@@ -47,6 +46,9 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+MOUNTED = "#app > *, form"  # the page's script has run, or there is a token to give
+# What a busy machine makes the page complain of: the terminal's library is late, or a container with its ports.
+SLOW = r"task queue exceeded allotted deadline|status of 504 .*/ports\)"
 
 expect.set_options(timeout=DEADLINE * 1000)
 
@@ -118,10 +120,7 @@ def one_chromium(chromium_type: BrowserType, path: str, note: Callable[[str], No
 
 @pytest.fixture(scope="session")
 def browser(chromium_type: BrowserType, note) -> Iterator[Chromium]:
-    """One Chromium for all tests; each page has a context of its own.
-
-    A page takes 1.4 s of a core in the whole browser, and 0.6 s in the one that has no windows.
-    """
+    """One Chromium for all tests: that without windows, in which a page takes less than half of the time."""
     with one_chromium(chromium_type, chromium("chromium-headless-shell"), note) as made:
         yield made
 
@@ -131,9 +130,6 @@ def whole_browser(chromium_type: BrowserType, note) -> Iterator[Chromium]:
     """The whole Chromium, for what the other one lacks."""
     with one_chromium(chromium_type, chromium(), note) as made:
         yield made
-
-
-MOUNTED = "#app > *, form"  # the page's script has run, or there is a token to give
 
 
 class Wire:
@@ -165,16 +161,25 @@ class Wire:
 
 @dataclass
 class Dashboard:
-    """A page of the dashboard, with the server behind it."""
+    """A page of the dashboard, with the server behind it. `errors` is what the page complained of."""
 
     blank: Page  # the page before it has been anywhere
     server: Server
     root: Path  # its only workspace root
     errors: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.blank.on("console", self._hear)
+        self.blank.on("pageerror", lambda error: self.errors.append(f"uncaught: {error}"))
+
+    def _hear(self, message: Any) -> None:
+        said = f"{message.type}: {message.text} ({message.location.get('url', '')})"
+        if message.type in {"error", "warning"} and not re.search(SLOW, said):
+            self.errors.append(said)
+
     @property
     def page(self) -> Page:
-        """The page. It opens at the projects, unless it has gone elsewhere: each load is half a second of a core."""
+        """The page. It opens at the inbox, unless it has gone elsewhere: each load is half a second of a core."""
         if self.blank.url == "about:blank":
             self.go()
         return self.blank
@@ -184,10 +189,17 @@ class Dashboard:
         folder.mkdir(parents=True, exist_ok=True)
         with suppress(Error):  # the page may hang or be closed: its trace is still there
             self.blank.screenshot(path=folder / "page.png", timeout=5_000)
-            (folder / "page.html").write_text(self.blank.content())
+            (folder / "page.html").write_text(self.blank.content(), encoding="utf-8", errors="replace")
         with suppress(Error):
             self.blank.context.tracing.stop(path=folder / "trace.zip")
         (folder / "server.log").write_text(self.server.log())
+
+    def close(self) -> None:
+        """Close the page and its context."""
+        with suppress(Error):  # its trace is kept already; one that goes on leaves a folder behind
+            self.blank.context.tracing.stop()
+        with suppress(Error):  # Chromium has closed
+            self.blank.context.close()
 
     def go(self, path: str = "/") -> None:
         """Open a place by its address, and wait until the page takes keys: its script may begin after the load."""
@@ -232,10 +244,6 @@ class Dashboard:
         self.errors[:] = [error for error in self.errors if not re.search(pattern, error)]
 
 
-# A container on a busy machine may not say in time which ports it has. The page asks again.
-SLOW_PORTS = r"status of 504 .*/ports\)"
-
-
 @pytest.fixture
 def open_page(browser: Chromium, request: pytest.FixtureRequest) -> Iterator[Callable[..., Dashboard]]:
     """A function that gives a page, in a browser context of its own, on a server that runs."""
@@ -246,24 +254,16 @@ def open_page(browser: Chromium, request: pytest.FixtureRequest) -> Iterator[Cal
         made.set_default_timeout(DEADLINE * 1000)
         made.tracing.start()  # pictures of each step would take a twelfth of the time of all tests
         made.grant_permissions(["clipboard-read", "clipboard-write"], origin=server.url)
-        dashboard = Dashboard(made.new_page(), server, root)
-        watch(dashboard)
-        opened.append(dashboard)
-        return dashboard
+        opened.append(Dashboard(made.new_page(), server, root))
+        return opened[-1]
 
     yield open_one
-    for dashboard in opened:
-        dashboard.forgive(SLOW_PORTS)
     errors = [error for dashboard in opened for error in dashboard.errors]
-    if errors or request.node.stash.get(FAILED, False):
-        name = re.sub(r"[^\w.-]+", "-", request.node.name)
-        for number, dashboard in enumerate(opened):
+    name = re.sub(r"[^\w.-]+", "-", request.node.name)
+    for number, dashboard in enumerate(opened):
+        if errors or request.node.stash.get(FAILED, False):
             dashboard.keep(RESULTS / f"{name}-{number}")
-    for dashboard in opened:
-        with suppress(Error):  # its trace is kept already; one that goes on leaves a folder behind
-            dashboard.blank.context.tracing.stop()
-        with suppress(Error):  # Chromium has closed
-            dashboard.blank.context.close()
+        dashboard.close()
     assert errors == [], f"the page wrote errors to the console: {errors}"
 
 
@@ -288,20 +288,6 @@ def open_dashboard(open_page, start_server, make_workspace, tmp_path: Path) -> C
         return open_page(start_server(config=config, arguments=arguments), root, **page)
 
     return open_one
-
-
-SLOW = "task queue exceeded allotted deadline"  # the terminal's library says so of a machine that is busy
-
-
-def watch(dashboard: Dashboard) -> None:
-    """Collect what the page complains of."""
-
-    def console(message: Any) -> None:
-        if message.type in {"error", "warning"} and SLOW not in message.text:
-            dashboard.errors.append(f"{message.type}: {message.text} ({message.location.get('url', '')})")
-
-    dashboard.blank.on("console", console)
-    dashboard.blank.on("pageerror", lambda error: dashboard.errors.append(f"uncaught: {error}"))
 
 
 @pytest.fixture
@@ -385,41 +371,6 @@ def end_shell(bed: Bed, session: dict[str, Any]) -> None:
     bed.shell(session["id"], f"tmux kill-session -t =clincus-shell-{session['id']} 2>/dev/null || true")
 
 
-# What the stand-in of a tool draws as a question, with two answers.
-QUESTION = [
-    "Which colour do you want?",
-    "❯ 1. Red",
-    "  2. Green",
-    "",
-    "Enter to select · ↑/↓ to navigate · Esc to cancel",
-]
-
-
-def row_of(page: Page) -> Locator:
-    """The line of the session in the list of the first page."""
-    return page.get_by_role("main").get_by_role("listitem").filter(has=page.get_by_role("link", name="my-app")).first
-
-
-def started_at(shared: Shared) -> str:
-    """When the session of the file was started last."""
-    return str(shared.server.get(f"/api/sessions/{shared.session['id']}").json["started_at"])
-
-
-def await_next_run(bed: Bed, server: Server, session: dict[str, Any], started_at: str) -> None:
-    """Wait until a session that the page has resumed runs its tool: the next test may need it at once."""
-
-    def is_there() -> bool:
-        now = server.get(f"/api/sessions/{session['id']}").json
-        if now["status"] != "running" or now["started_at"] == started_at:
-            return False
-        with suppress(AssertionError, clincus.IncusError):
-            bed.shell(session["id"], f"tmux has-session -t =clincus-{session['id']}")
-            return True
-        return False
-
-    wait_until(is_there, "the session to run again")
-
-
 @pytest.fixture
 def tool(bed: Bed, shared: Shared, open_shared) -> Dashboard:
     """A page on the tool of the file's session, whose screen is empty."""
@@ -436,3 +387,20 @@ def shell(bed: Bed, shared: Shared, open_shared) -> Dashboard:
     dashboard: Dashboard = open_shared()
     dashboard.open_terminal(shared.session, tab="/shell")
     return dashboard
+
+
+# What the stand-in of a tool draws as a question, with two answers.
+QUESTION = [
+    "Which colour do you want?",
+    "❯ 1. Red",
+    "  2. Green",
+    "",
+    "Enter to select · ↑/↓ to navigate · Esc to cancel",
+]
+# The stand-in shows nothing that a real tool shows: its state is not known yet, and later known not to be known.
+ALIVE = re.compile("Starting|Running")
+
+
+def row_of(page: Page) -> Locator:
+    """The line of the session in the list of the first page."""
+    return page.get_by_role("main").get_by_role("listitem").filter(has=page.get_by_role("link", name="my-app")).first

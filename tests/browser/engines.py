@@ -32,11 +32,7 @@ FIREFOX_SETTINGS = {
     "network.connectivity-service.enabled": False,
     "app.update.disabledForTesting": True,
     "remote.prefs.recommended": True,
-    "toolkit.legacyUserProfileCustomizations.stylesheets": True,  # reads chrome/userChrome.css
 }
-# Lets each browser's window be as narrow as a phone.
-FIREFOX_STYLE = ":root, #nav-bar, #navigator-toolbox { min-width: 0 !important }"
-GTK_STYLE = "* { min-width: 0; min-height: 0; margin: 0; border: 0 none; padding: 0; font-size: 1px }"
 
 
 class FailedCommandError(Exception):
@@ -54,14 +50,9 @@ class Engine:
         """Open an address and wait until it is loaded."""
         self.send("POST", "/url", "WebDriver:Navigate", {"url": url})
 
-    def resize(self, width: int, height: int) -> None:
-        """Give the window another size. A browser may have a least width."""
-        self.send("POST", "/window/rect", "WebDriver:SetWindowRect", {"width": width, "height": height})
-
-    def run(self, script: str, *arguments: object) -> Any:
+    def run(self, script: str) -> Any:
         """What a function body of JavaScript returns."""
-        body = {"script": script, "args": list(arguments)}
-        return self.send("POST", "/execute/sync", "WebDriver:ExecuteScript", body)
+        return self.send("POST", "/execute/sync", "WebDriver:ExecuteScript", {"script": script, "args": []})
 
     def find(self, selector: str) -> str:
         """The id of the element of a CSS selector, once it is there."""
@@ -73,16 +64,7 @@ class Engine:
                 return str(found.get("value", found)[ELEMENT])
             return ""
 
-        try:
-            return str(wait_until(look, f"{selector} on the page"))
-        except AssertionError as error:
-            raise AssertionError(f"{error}; it shows {self.shown()}") from None
-
-    def shown(self) -> str:
-        """The text of the page, "" while another one is coming."""
-        with contextlib.suppress(FailedCommandError):
-            return str(self.run("return document.body ? document.body.innerText : ''"))
-        return ""
+        return str(wait_until(look, f"{selector} on the page"))
 
     def type(self, selector: str, text: str) -> None:
         """Type into an element as a person does."""
@@ -94,16 +76,15 @@ class Engine:
         element = self.find(selector)
         self.send("POST", f"/element/{element}/click", "WebDriver:ElementClick", {"id": element})
 
-    def tap(self, selector: str) -> None:
-        """Touch the middle of an element with a finger (WebDriver, 15.4)."""
-        middle = {"type": "pointerMove", "origin": {ELEMENT: self.find(selector)}, "x": 0, "y": 0, "duration": 0}
-        steps = [middle, {"type": "pointerDown", "button": 0}, {"type": "pointerUp", "button": 0}]
-        finger = {"type": "pointer", "id": "finger", "parameters": {"pointerType": "touch"}, "actions": steps}
-        self.send("POST", "/actions", "WebDriver:PerformActions", {"actions": [finger]})
-
     def expect_text(self, text: str) -> None:
-        """Wait until the page shows a text."""
-        wait_until(lambda: text in self.shown(), f"'{text}' on the page")
+        """Wait until the page shows a text; while another page is coming, there is no body."""
+
+        def look() -> bool:
+            with contextlib.suppress(FailedCommandError):
+                return text in self.run("return document.body ? document.body.innerText : ''")
+            return False
+
+        wait_until(look, f"'{text}' on the page")
 
 
 class WebKit(Engine):
@@ -154,20 +135,17 @@ class Firefox(Engine):
 
 
 @contextlib.contextmanager
-def running(argv: list[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+def running(argv: list[str], **options: Any) -> Iterator[None]:
     """A program that ends with the block."""
-    process = subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
+    none = subprocess.DEVNULL
+    with subprocess.Popen(argv, stdin=none, stdout=none, stderr=none, **options) as process:
         try:
-            process.wait(timeout=DEADLINE)
-        except subprocess.TimeoutExpired:
+            yield
+        finally:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=DEADLINE)
             process.kill()
-            process.wait()
 
 
 def with_hosts(hosts: Path, argv: list[str]) -> list[str]:
@@ -178,20 +156,13 @@ def with_hosts(hosts: Path, argv: list[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def firefox(folder: Path, hosts: Path, *, touch: bool = False) -> Iterator[Engine]:
-    """A window of this machine's Firefox with a profile of its own; with `touch` its main pointer is a finger."""
+def firefox(folder: Path, hosts: Path) -> Iterator[Engine]:
+    """A window of this machine's Firefox with a profile of its own."""
     program = next(filter(None, map(shutil.which, FIREFOX)), None)
     if not program:
         unavailable("Firefox is not installed; run `apt-get install firefox-esr`")
-    settings: dict[str, object] = {**FIREFOX_SETTINGS}
-    if touch:
-        settings["ui.primaryPointerCapabilities"] = 1  # coarse, and no hover (LookAndFeel of Firefox)
-        settings["ui.allPointerCapabilities"] = 1
-        settings["dom.w3c_touch_events.enabled"] = 1
-    lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in settings.items()]
+    lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in FIREFOX_SETTINGS.items()]
     (folder / "user.js").write_text("".join(lines))
-    (folder / "chrome").mkdir()
-    (folder / "chrome" / "userChrome.css").write_text(FIREFOX_STYLE)
     told = folder / "MarionetteActivePort"
     argv = [str(program), "--headless", "--marionette", "--no-remote", "--profile", str(folder)]
     with running(with_hosts(hosts, argv), env={**os.environ, "HOME": str(folder)}):
@@ -201,15 +172,12 @@ def firefox(folder: Path, hosts: Path, *, touch: bool = False) -> Iterator[Engin
 
 
 @contextlib.contextmanager
-def webkit(folder: Path, hosts: Path, *, touch: bool = False) -> Iterator[Engine]:
-    """A window of this machine's WebKitGTK, on a display that nobody sees. It has no switch for `touch`."""
+def webkit(folder: Path, hosts: Path) -> Iterator[Engine]:
+    """A window of this machine's WebKitGTK, on a display that nobody sees."""
     driver, display = shutil.which("WebKitWebDriver"), shutil.which("Xvfb")
     binary = next(Path("/usr/lib").glob("*/webkit2gtk-4*/MiniBrowser"), None)
     if not driver or not display or not binary:
         unavailable("WebKit is not installed; run `apt-get install webkit2gtk-driver xvfb`")
-    style = folder / ".config" / "gtk-3.0" / "gtk.css"
-    style.parent.mkdir(parents=True)
-    style.write_text(GTK_STYLE)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     reads, writes = os.pipe()

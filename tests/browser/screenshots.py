@@ -1,7 +1,6 @@
-"""Makes the pictures of docs/dashboard.md, on a real server with real sessions, and pictures of every place to look at.
+"""Makes the pictures of docs/dashboard.md, on a real server with real sessions.
 
     python -m pytest tests/browser/screenshots.py
-    python -m pytest tests/browser/screenshots.py -k every_place    # test-results/places/WIDTH-THEME-PLACE.png
 
 pytest does not collect this file by itself. Each picture of the docs is a PNG of at most 150 kB.
 """
@@ -13,14 +12,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from browser_bed import RESULTS, Dashboard, pick_project
+from browser_bed import Dashboard, pick_project
 from playwright.sync_api import expect
 from test_page_network import ASK
-from test_page_transcript import turn, write
 
 from tests.programs import wait_until
 
 pytest_plugins = ("browser_bed",)
+pytestmark = pytest.mark.day  # else a run by hand would leave them to the night
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 MOST_BYTES = 150_000
@@ -110,14 +109,7 @@ def test_desktop(work, bed, theme, suffix):
     save(dashboard, "dashboard-new")
 
 
-BEFORE = """\
-from decimal import Decimal
-
-
-def total(items):
-    \"\"\"What the customer pays.\"\"\"
-    return sum(round(item.price * item.count, 2) for item in items)
-"""
+BEFORE = "def total(items):\n    return sum(round(item.price * item.count, 2) for item in items)\n"
 AFTER = """\
 from decimal import ROUND_HALF_UP, Decimal
 
@@ -125,7 +117,6 @@ CENT = Decimal("0.01")
 
 
 def total(items):
-    \"\"\"What the customer pays, rounded once.\"\"\"
     amount = sum(item.price * item.count for item in items)
     return amount.quantize(CENT, ROUND_HALF_UP)
 """
@@ -169,47 +160,3 @@ def test_phone(work):
     expect(dashboard.page.get_by_role("toolbar", name="Terminal keys")).to_be_visible()
     expect(dashboard.rows).to_have_text(re.compile("commit this"))
     save(dashboard, "dashboard-phone")
-
-
-OF_THE_SIDEBAR = ("", "projects", "all", "history", "logins", "settings")
-OF_A_SESSION = ("terminal", "shell", "transcript", "files", "changes", "network")
-
-
-@pytest.mark.parametrize(("phone", "widths"), [(False, (1440, 1280, 820)), (True, (390,))], ids=["desk", "phone"])
-def test_every_place(work, bed, phone, widths):
-    """Every place and the dialog of a new session, at each width, in both themes."""
-    dashboard, shop = work(phone=phone, reduced_motion="reduce")
-    page, folder = dashboard.page, RESULTS / "places"
-    write(bed, shop, [line for number in range(12) for line in turn(number)])
-    bed.shell(shop["id"], "cd /workspace && mkdir -p cart && echo 'def total(): ...' >cart/total.py", user=1000)
-    named = {"name": "Totals are rounded once, and shown with two places"}
-    assert dashboard.server.request("PATCH", f"/api/sessions/{shop['id']}", named).status == 200
-    assert dashboard.server.delete(f"/api/sessions/{shop['id']}").status == 204  # which saves the conversation
-    assert dashboard.server.post(f"/api/sessions/{shop['id']}/resume").status == 200
-    bed.await_screen(shop["id"], "STUB-READY")
-    bed.draw(shop["id"], WORK)
-
-    def shoot(place: str) -> None:
-        page.wait_for_load_state("networkidle")
-        for width in widths:
-            page.set_viewport_size({"width": width, "height": 844 if phone else 800})
-            for theme in ("light", "dark"):
-                page.emulate_media(color_scheme=theme)
-                page.wait_for_timeout(150)  # a terminal draws itself anew
-                path = folder / f"{width}-{theme}-{place}.png"
-                page.screenshot(path=path, animations="disabled", caret="hide", timeout=90_000)
-
-    for place in OF_THE_SIDEBAR:
-        dashboard.go(f"/{place}")
-        shoot(place or "inbox")
-    for tab in OF_A_SESSION:
-        dashboard.go(f"/sessions/{shop['id']}" + ("" if tab == "terminal" else f"/{tab}"))
-        shoot(tab)
-    (checkpoint, *_) = dashboard.server.get(f"/api/sessions/{shop['id']}/checkpoints").json
-    dashboard.go(f"/sessions/{shop['id']}/changes?from={checkpoint['checkpoint']}")
-    shoot("two-checkpoints")
-    dashboard.go("/projects")
-    page.wait_for_load_state("networkidle")
-    page.keyboard.press("n")
-    page.get_by_role("dialog", name="New session").wait_for()
-    shoot("new-session")

@@ -51,23 +51,3 @@ def test_a_clone_is_started_fetched_and_deleted_after_a_question(bed, dashboard)
     expect(page.get_by_text("Deleted my-app.")).to_be_visible()
     expect(page.get_by_text(f"What only my-app had is kept: {dashboard.server.home}/.clincus/")).to_be_visible()
     assert bed.names() == []
-
-
-def test_what_a_stopped_clone_holds_is_unknown_before_a_delete_and_a_restore(bed, dashboard):
-    page, server = dashboard.page, dashboard.server
-    session = server.create(dashboard.root / "my-app", mode="clone")
-    server.post(f"/api/sessions/{session['id']}/snapshots", {"name": "before"})
-    server.delete(f"/api/sessions/{session['id']}")
-    dashboard.go(f"/sessions/{session['id']}")
-    words = "cannot be known now: the session is stopped. Clincus looks first"
-    main, question = page.get_by_role("main"), page.get_by_role("alertdialog")
-    main.get_by_role("button", name="More actions").click()
-    page.get_by_role("menuitem", name="Snapshots").click()
-    page.get_by_role("button", name="Restore the container to this").click()
-    expect(question).to_contain_text("The clone of the project goes back, too.")
-    expect(question).to_contain_text(words)
-    question.get_by_role("button", name="Cancel").click()
-    page.keyboard.press("Escape")
-    main.get_by_role("button", name="More actions").click()
-    page.get_by_role("menuitem", name="Delete").click()
-    expect(question).to_contain_text(words)

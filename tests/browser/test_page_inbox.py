@@ -1,29 +1,39 @@
-"""The inbox: what a session needs and what one decides by, without a visit; beside it the projects and the history."""
+"""The inbox: what a session needs and what one decides by, without a visit.
+
+The stand-in prints what the real tool draws. The look into the container, the event and the keys are real.
+"""
 
 from __future__ import annotations
 
 import re
 
 import pytest
-from browser_bed import QUESTION, Dashboard, row_of
+from browser_bed import ALIVE, QUESTION, row_of
 from playwright.sync_api import expect
 
 from tests.incus_bed import CLAUDE_RESTS, CLAUDE_WORKS
-from tests.programs import git, wait_until
 
 pytest_plugins = ("browser_bed",)
 
 
-def test_a_question_has_its_answer_in_ones_own_words_on_its_row(bed, dashboard, session_on):
-    """Beside the buttons; what was written is there in the session's own box, too."""
+@pytest.mark.day
+def test_a_question_is_answered_on_its_row_by_a_button_or_in_ones_own_words(bed, dashboard, session_on):
+    """Its text and its options are on the row; what was written there is in the session's own box, too."""
     page, session = dashboard.page, session_on()
     bed.draw(session["id"], QUESTION)
     row = row_of(page)
+    expect(row).to_contain_text("Waiting")
+    expect(row).to_contain_text("Which colour do you want?")
+    expect(page).to_have_title(re.compile(r"^\(1\)"))
+    expect(page.locator('link[rel="icon"]')).to_have_attribute("href", re.compile("^data:image/png"))
     reply = row.get_by_role("textbox", name="Reply to my-app")
     reply.fill("Mauve")
-    with page.expect_request("**/answer") as answered:
+    with page.expect_response("**/answer") as answered:
         reply.press("Control+Enter")
-    assert answered.value.post_data_json["text"] == "Mauve"
+    assert answered.value.request.post_data_json["text"] == "Mauve"
+    with page.expect_response("**/answer") as answered:
+        row.get_by_role("button", name="Green").click()
+    assert answered.value.json() == {"result": "unconfirmed"}  # the stand-in goes on showing the question
     reply.fill("Or blue")
     row.get_by_role("link", name="my-app").click()
     expect(page.get_by_role("textbox", name="Prompt for")).to_have_value("Or blue")
@@ -31,12 +41,10 @@ def test_a_question_has_its_answer_in_ones_own_words_on_its_row(bed, dashboard, 
 
 
 @pytest.mark.day
-def test_a_turn_that_is_over_shows_what_to_decide_by_and_takes_the_next_prompt(bed, open_dashboard, make_workspace):
+def test_a_turn_that_is_over_shows_what_to_decide_by_and_takes_the_next_prompt(bed, open_dashboard):
     """Lines changed, the terminal's last lines, and a field for what comes next."""
-    dashboard: Dashboard = open_dashboard(checkpoints=True)
-    page = dashboard.page
-    project = dashboard.root / "my-app"
-    session = dashboard.server.create(project)
+    dashboard = open_dashboard(checkpoints=True)
+    page, session = dashboard.page, dashboard.server.create(dashboard.root / "my-app")
     bed.draw(session["id"], CLAUDE_WORKS)
     row = row_of(page)
     expect(row).to_contain_text("Working")
@@ -55,44 +63,19 @@ def test_a_turn_that_is_over_shows_what_to_decide_by_and_takes_the_next_prompt(b
     assert sent.value.post_data_json["text"] == "Now the docs"
 
 
-def test_projects_are_a_place_of_their_own(shared, open_shared):
-    """By a link, a key and an address; without a session the inbox shows them, too."""
+def test_a_bell_puts_a_session_under_needs_you_until_somebody_looks(bed, shared, open_shared):
+    """No terminal of it is open in the page: the container itself tells that its tool rang."""
     dashboard = open_shared()
-    page = dashboard.page
-    main = page.get_by_role("main")
-    expect(main.get_by_role("link", name="my-app")).to_be_visible()
-    expect(main.get_by_role("button", name="New project")).to_have_count(0)
-    page.keyboard.press("g")
-    page.keyboard.press("p")
-    expect(page).to_have_url(re.compile("/projects$"))
-    expect(main.get_by_role("button", name="New project")).to_be_visible()
-    page.keyboard.press("g")
-    page.keyboard.press("i")
-    expect(page).to_have_title("Inbox · Clincus")
-    page.get_by_role("navigation", name="Main").get_by_role("link", name="Projects").click()
+    page, session = dashboard.page, shared.session
+    needs_you = page.get_by_role("navigation").get_by_role("region", name="Needs you sessions")
+    expect(row_of(page)).to_contain_text(ALIVE)
+    bed.shell(session["id"], f"tmux send-keys -t =clincus-{session['id']}: 'sh printf \"\\a\"' Enter")
+    expect(needs_you).to_contain_text("my-app")
+    expect(page).to_have_title("(1) Inbox · Clincus")
+    needs_you.get_by_role("link").click()
+    dashboard.expect_screen("STUB-READY")
+    expect(needs_you).to_have_count(0)
+    page.go_back()
     page.reload()
-    expect(page).to_have_title("Projects · Clincus")
-
-
-def test_the_history_tells_runs_apart_and_finds_them_by_it(open_dashboard):
-    """Name, first prompt and branch of two runs in one folder; all of them are searched."""
-    dashboard: Dashboard = open_dashboard()
-    page, project = dashboard.blank, dashboard.root / "my-app"
-    git(project, "checkout", "--quiet", "-b", "topic/totals")
-    for name, prompt in (("billing", "Fix the totals"), ("", "Write the docs")):
-        session = dashboard.server.create(project, name=name, prompt=prompt)
-        wait_until(
-            lambda id=session["id"]: any(
-                run["id"] == id and run["branch"] for run in dashboard.server.get("/api/sessions/history").json
-            ),
-            "the run in the history",
-        )
-    dashboard.go("/history")
-    rows = page.get_by_role("row").filter(has_text="topic/totals")  # others may be of other tests
-    expect(rows).to_have_count(2)
-    expect(rows.filter(has_text="billing · Fix the totals")).to_have_count(1)
-    for words in ("totals FIX", "docs", "billing"):
-        page.get_by_role("searchbox").fill(words)
-        expect(rows).to_have_count(1)
-    page.get_by_role("searchbox").fill("topic/tot")
-    expect(rows).to_have_count(2)
+    expect(row_of(page)).to_contain_text(ALIVE)
+    expect(page).to_have_title("Inbox · Clincus")

@@ -1,4 +1,4 @@
-"""What a session reaches and what it serves, on the page: refusals of a real proxy, and an app in the container."""
+"""What a session reaches, on the page: refusals of a real proxy."""
 
 from __future__ import annotations
 
@@ -12,10 +12,6 @@ from test_page_quality import serious
 pytest_plugins = ("browser_bed",)
 
 ASK = "http_proxy=http://127.0.0.1:3128 busybox wget -T 5 -q -O /dev/null http://{}/ || true"
-SERVE = (
-    "mkdir -p /tmp/app && echo '<h1>Made in the container</h1>' >/tmp/app/index.html && "
-    "setsid busybox httpd -p 127.0.0.1:5173 -h /tmp/app"
-)
 
 
 @pytest.mark.day
@@ -52,32 +48,3 @@ def test_a_new_session_has_an_allow_list_and_what_it_refuses_is_told_and_allowed
     page.get_by_role("button", name="Change to No network").click()
     expect(page.get_by_text("Within a second all connections end")).to_have_count(0)
     assert dashboard.server.get(address).json["mode"] == "none"
-
-
-@pytest.mark.day
-def test_what_listens_is_a_chip_that_opens_a_tab_and_a_preview(bed, dashboard, session_on):
-    """Also in a container without a network card; closing it ends both."""
-    page, session = dashboard.page, session_on(network="none")
-    page.emulate_media(reduced_motion="reduce")
-    dashboard.open_terminal(session)
-    bed.shell(session["id"], SERVE)
-    ports = page.get_by_role("region", name="Ports")
-    chip = ports.get_by_role("button", name=re.compile(r"Open port 5173 .*in a new tab"))
-    with page.expect_popup() as opened:
-        chip.click()
-    expect(opened.value.get_by_role("heading", name="Made in the container")).to_be_visible()
-    assert opened.value.evaluate("window.opener") is None
-    opened.value.close()
-
-    ports.get_by_role("button", name=re.compile("Show port 5173 .*here")).click()
-    preview = page.get_by_role("region", name="Preview of port 5173")
-    app = preview.frame_locator("iframe")
-    expect(app.get_by_role("heading", name="Made in the container")).to_be_visible()
-    preview.get_by_text("Phone", exact=True).click()
-    assert preview.locator("iframe").evaluate("frame => frame.offsetWidth") == 390
-    preview.get_by_role("button", name="Reload").click()
-    expect(app.get_by_role("heading", name="Made in the container")).to_be_visible()
-    assert serious(page) == []
-    ports.get_by_role("button", name=re.compile("Close port 5173")).click()
-    expect(preview).to_have_count(0)
-    expect(ports.get_by_role("button", name=re.compile("Close port 5173"))).to_have_count(0)
