@@ -235,3 +235,8 @@ def test_what_such_a_question_does_not_take_is_refused(clock):
     with pytest.raises(clincus.ClincusError, match="one line"):
         Answer(tool).write("Ada\nLovelace")
     assert (tool.pressed, tool.line) == ([], "")
+    choices = Tool(clock)
+    choices.asks("Which colour?", "Red", "Green")
+    choices.look()
+    with pytest.raises(clincus.ClincusError, match="takes no text of your own"):
+        Answer(choices).write("Purple")

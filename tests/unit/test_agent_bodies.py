@@ -158,12 +158,11 @@ def gemini_command(lines: list[str]) -> list[str]:
 LINES = {
     "claude": [
         *("x · retrying in 3s · attempt 4/10", "The footer says · esc to interrupt", "Select login method:"),
-        *("✢ Tempering… (4s)", "Enter to select · ↑/↓ to navigate · Esc to cancel", "Accessing workspace:"),
-        "Claude has written up a plan and is ready to execute.",
+        *("✢ Tempering… (4s)", "Enter to select · ↑/↓ to navigate · Esc to cancel"),
     ],
     "copilot": [
         *("◉ Working · 59 B esc esc interrupt", "✗ Failed to get response from the AI model; Last error: 401"),
-        *("Do you trust the files in this folder?", "↑/↓ to navigate · enter to select · esc to cancel", "❯ 1. Yes"),
+        *("↑/↓ to navigate · enter to select · esc to cancel", "❯ 1. Yes"),
     ],
     "opencode": [
         *("⬝⬝■■  esc interrupt", "x [retrying in 3s attempt #2]"),
@@ -173,7 +172,6 @@ LINES = {
     "codex": [
         *("• Working (3s • esc to interrupt)", "q close", "Reconnecting... 1/5 (3s • esc to interrupt)"),
         *("■ unexpected status 401 Unauthorized", "■ Conversation interrupted - x", "enter select · esc back"),
-        *("press enter to continue", "Trust this folder?", "Would you like to install it first?"),
     ],
     "gemini": [
         *("⠸ Thinking... (esc to cancel, 3s)", "✕ [API Error: 401]", "\u2139 Request cancelled."),

@@ -36,6 +36,8 @@ SCREENS = {
     "an empty input": ("claude", claude("\x1b[39m❯\xa0\x1b[7m \x1b[0m"), ""),
     "a text": ("claude", claude("\x1b[39m❯\xa0half a text\x1b[7m \x1b[0m"), "half a text"),
     "a text of lines": ("claude", claude("❯\xa0one", "  two", "  three\x1b[7m \x1b[0m"), "one\n  two\n  three"),
+    "a placeholder": ("claude", claude('❯\xa0\x1b[7mT\x1b[0m\x1b[2mry "fix lint errors"\x1b[0m'), ""),
+    "Gemini's command of a shell": ("gemini", gemini(" ! ls"), None),
     "a placeholder, all dim": ("claude", claude("❯\xa0\x1b[2;7mO\x1b[0;2mnce fixed, resend\x1b[0m"), ""),
     "a dialog": ("claude", "\n".join((BORDER, "Which colour?", "❯ 1. Red", "  2. Green", "Enter to select")), None),
     "opencode's placeholder": ("opencode", opencode('\x1b[38;2;128;128;128mAsk anything… "What is this?"'), ""),

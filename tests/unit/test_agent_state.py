@@ -213,12 +213,14 @@ OPENCODE_ASKED = ("question.asked", {"questions": [{"question": "Which?", "optio
 BUSY_NOW, IDLE_NOW = (("session.status", {"status": {"type": kind}}) for kind in ("busy", "idle"))
 OTHERS = {
     "copilot, asked": ("copilot", [PROMPT, COPILOT_ASKED], "waiting question"),
+    "copilot, answered": ("copilot", [PROMPT, COPILOT_ASKED, ("PostToolUse", {})], "working"),
     "copilot, failed": (
         "copilot",
         [PROMPT, ("ErrorOccurred", {"recoverable": False, "error": {"message": "rate_limit_error"}})],
         "failed rate_limit",
     ),
     "opencode, asked": ("opencode", [BUSY_NOW, OPENCODE_ASKED, BUSY_NOW], "waiting question"),
+    "opencode, answered": ("opencode", [BUSY_NOW, OPENCODE_ASKED, ("question.replied", {})], "working"),
     "opencode, retries": (
         "opencode",
         [BUSY_NOW, ("session.status", {"status": {"type": "retry", "message": "Overloaded", "attempt": 2}})],
@@ -535,6 +537,9 @@ def test_work_without_a_movement_for_five_minutes_is_stuck():
     assert answer(facts(STALLED, **still, moved=NOON - 299)) == "working"
     assert answer(facts(STALLED, **still, moved=NOON - 301)) == "stuck"
     assert answer(facts(RETRY, **still, moved=NOON - 301)) == "working retry"
+    fresh = facts(STALLED, **still, moved=NOON - 301, is_measured=False)
+    assert answer(fresh) == "working", "a new server does not know yet whether it uses the CPU"
+    assert answer(fresh, after(Agent("stuck"))) == "stuck"
 
 
 def test_a_clock_that_is_set_makes_no_tool_stuck_and_keeps_none_from_it():
@@ -727,6 +732,8 @@ def test_what_was_said_before_a_person_started_the_tool_a_second_time_is_over():
     again = decide(facts(COPILOT_BOX, said=over, runs_again=True, **{**by_hand, "now": NOON + 30}), left.past)
     told = decide(facts(COPILOT_BOX, said=later, runs_again=True, **{**by_hand, "now": NOON + 90}), again.past)
     assert [one.agent.state for one in (left, again, told)] == ["ended", "idle", "done"]
+    missed = facts(BOX, exit_code=0, runs_again=True, ended=NOON - 5)  # its end was between two looks
+    assert answer(missed, after(Agent("working", turn=1))) == "idle"
 
 
 LEFT = [*BOX, "claude has ended (exit code 0). This is a shell in its container.", "code@box:/workspace$ claude"]

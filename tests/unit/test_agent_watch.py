@@ -290,6 +290,7 @@ def test_a_record_is_read_as_it_was_written_by_the_same_session_and_run(tmp_path
     other_run = records.read(SESSION._replace(run="2026-01-01T00:00:00Z"))
     assert (other_run.past, other_run.known.inode, other_run.known.offset) == (PAST, 0, 0)
     assert records.read(SESSION._replace(session_id="another")).past == Past()
+    assert reading.first_facts(SESSION._replace(run="")).started == 0.0
 
 
 def test_a_torn_record_is_none(tmp_path):

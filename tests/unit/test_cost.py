@@ -16,7 +16,7 @@ import clincus
 from clincus_cli.cost import cost_lines
 from clincus_features import cost
 from clincus_features.cost import dialects, ledger
-from clincus_features.cost.prices import AS_OF, Prices
+from clincus_features.cost.prices import AS_OF, Price, Prices
 from tests.table import table
 
 MODEL = "claude-opus-4-5-20251101"
@@ -185,6 +185,17 @@ def test_what_is_too_much_for_one_view_is_read_at_the_next_ones(tmp_path, talk, 
     told = [(view["tokens"]["input"], view["truncated"]) for view in views]
     assert told == [(4, True), (8, True), (10, False), (10, False)]
     assert len(parsed) == 10
+
+
+def test_accounts_in_memory_are_bounded_and_other_prices_hold_for_them(saved, monkeypatch):
+    monkeypatch.setattr(ledger, "KEPT", 5_000)
+    reader = ledger.Ledger()
+    for number in range(10):
+        one = saved(str(number), "/w/app", CLAUDE_FILE, line(str(number), 1000, 0, 0, 0))
+        assert document(Path(one.directory), reader)["cost_usd"] == 0.005
+    assert 0 < sum(account.weight for account in reader._accounts.values()) == reader._weight <= 5_000
+    reader.use(Prices((Price("claude-*", (1.0, 1.0, 1.0, 1.0)),)))
+    assert document(Path(one.directory), reader)["cost_usd"] == 0.001
 
 
 def test_only_what_is_new_is_read_until_a_file_is_another_one(tmp_path, talk, parsed):

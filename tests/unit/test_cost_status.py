@@ -31,6 +31,10 @@ def test_claude_gets_a_status_line_where_it_has_none(tmp_path):
     settings = json.loads(written(tmp_path)[status.SETTINGS])
     assert settings["statusLine"]["command"].endswith("~/.clincus/status")
     assert written(tmp_path, tool="copilot") == {}
+    (tmp_path / ".claude").mkdir()
+    for content in ("{", "[1]", '{"statusLine": null}'):
+        (tmp_path / ".claude/settings.json").write_text(content)
+        assert "statusLine" in json.loads(written(tmp_path)[status.SETTINGS])
 
 
 @table("place", [".claude/settings.json", "work/.claude/settings.json", "work/.claude/settings.local.json"])

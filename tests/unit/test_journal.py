@@ -207,6 +207,21 @@ def test_what_a_tool_does_is_told_in_words_of_ours(office):
     assert [state for state in states if state not in journal.DOINGS] == []
 
 
+def test_what_becomes_of_a_session_without_a_request_is_told(office):
+    changes = ("changed", {"unreachable_since": "2026-01-01T08:00:00Z"}), ("changed", {}), ("changed", {"paused": True})
+    for moment, change in (*changes, ("stopped", {"deadline": "2026-01-01T09:00:00Z"})):
+        office.journal.hear(moment, office.session._replace(**change))
+        office.journal.write_next()
+    assert office.log() == [
+        "The session has stopped: its time was over",
+        "The session is paused",
+        "Incus is reached again",
+        "Incus cannot be reached",
+    ]
+    words = [journal.asked_for({"operationId": "delete_session"}, {"force": force}) for force in (True, False)]
+    assert words == ["Delete the container", "Stop the session"]
+
+
 def test_a_container_cannot_push_out_what_persons_asked_for(office):
     """It may change what its tool does once a second, and restart itself, for as long as it likes."""
     office.happen("started")

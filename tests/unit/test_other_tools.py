@@ -103,6 +103,9 @@ def test_a_row_of_the_config_is_laid_over_a_ready_one(environ):
     [
         ('[tools.claude]\ncommand = ["x"]', 1, "is none of"),
         ('[tools.Mine]\ncommand = ["x"]', 1, "a-z"),
+        ('[tools.x]\ncommand = ["--yes"]', 2, "the first word"),
+        ('[tools.x]\ncommand = ["x"]\nrules = [{ state = "ready", pattern = "(" }]', 3, "broken"),
+        ('[tools.x]\ncommand = ["x"]\nrules = [{ state = "ready" }]', 3, "a rule has state, pattern"),
         ('[tools.x]\ncommand = ["x"]\nprompt = ["--ask"]', 3, "{prompt}"),
         ('[tools.x]\ncommand = ["x"]\nsaved = ["~/.clincus/start"]', 3, "a path of your home"),
         ('[tools.x]\ncommand = ["x"]\nconversation = "a"', 3, "(?P<id>"),

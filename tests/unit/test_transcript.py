@@ -64,6 +64,8 @@ def of_line(text: str) -> list[tuple]:
     ("entry", "expected"),
     [
         (line("user", "Fix it"), [(*PERSON, "Fix it")]),
+        (line("user", [{"type": "image"}]), [(*PERSON, "[picture]")]),
+        (line("assistant", [{"type": "thinking", "thinking": ""}]), []),
 
 
         (line("user", "<command-name>/a</command-name><command-args>b</command-args>"), [(*PERSON, "/a b")]),
