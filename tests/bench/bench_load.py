@@ -3,8 +3,7 @@
     python -m tests.bench.bench_load [--minutes 15] [--sessions 20] [--terminals 200] [--subscribers 300] [--rate 50]
 
 All of it is on loopback, against a server and an Incus that it starts itself: terminals with output, subscribers of
-events, and requests. At the end clients connect and vanish, a thousand times. bench_hostile.py has sessions that are
-told things, stopped and resumed beside requests.
+events, and requests. At the end clients connect and vanish, a thousand times.
 """
 
 from __future__ import annotations
@@ -23,9 +22,8 @@ from websockets.sync.client import connect
 
 from tests import programs
 from tests.bench.bench_server import constant_server
-from tests.bench.bench_terminal import attach_of
 from tests.bench.figures import Results, Row
-from tests.bench.load_clients import Found, Sample, Work, ask, hold, type_keys, upgrade
+from tests.bench.load_clients import Found, Sample, Work, ask, hold, upgrade
 from tests.bench.measuring import House, Process, Spent, delete, percentile, run_alone
 
 State = tuple[float, int, int, int]  # memory in MB, threads, descriptors, children
@@ -127,16 +125,13 @@ def measure(made: House, results: Results, options: argparse.Namespace) -> None:
     made.sessions(options.sessions)
     with made.server() as server:
         process, address = Process(server.process.pid), (server.host, server.port)
-        untouched = [server.create(made.workspace(900))["id"] for _ in range(2)]
-        printing = [one["id"] for one in server.get("/api/sessions").json if one["id"] not in untouched]
+        printing = [one["id"] for one in server.get("/api/sessions").json]
         for id in printing:
             start_printing(server, id)
         time.sleep(10)
         rest = state(process, "at rest, sessions run", CALM)
-        attach = attach_of(server, untouched[1], "/ws/shell/")
         others = ["/metrics", "/api/sessions/history", f"/api/sessions/{printing[0]}/agent"]
         with constant_server(server.get("/api/sessions").body) as bare:
-            keys = Work(type_keys, address, f"/ws/shell/{untouched[0]}", attach)
             requests = Work(ask, address, bare, others, options.rate)
             with phase_of(server) as before:
                 time.sleep(CALM_SECONDS)
@@ -147,7 +142,7 @@ def measure(made: House, results: Results, options: argparse.Namespace) -> None:
                 time.sleep(options.minutes * 30)
             end = state(process, "at the end")
             got: dict[str, int] = crowd.end()
-            echoes, listings = keys.end(), requests.end()
+            listings = requests.end()
         after = state_afterwards(process, rest, "the load")
         vanish(address, printing[0], options.cycles)
         last = state_afterwards(process, rest, f"{options.cycles} that vanished")
@@ -155,15 +150,11 @@ def measure(made: House, results: Results, options: argparse.Namespace) -> None:
         note += f"{options.minutes:g} minutes; in a second of it {loaded.calls}; before it {before.calls}; "
         results.add(
             row("GET /api/sessions", listings, loaded, 0.050, note),
-            row("key echo of an untouched terminal", echoes, loaded, 0.030),
-            row("the same before the load", echoes, before),
-            lost_row({**got, **echoes[2], **listings[2]}),
+            lost_row({**got, **listings[2]}),
             *taken({"at rest": rest, "in the middle": middle, "at the end": end, "afterwards": after}),
             *taken({"afterwards": after, f"after {options.cycles} that vanished": last}),
         )
-        log = [line for line in server.log().splitlines() if re.search("Traceback|failed|reached|not ", line)]
-        print(f"  lines of the log with a failure: {len(log)}", *log[:5], sep="\n    ")
-        for id in untouched + printing:
+        for id in printing:
             delete(server, id)
 
 

@@ -24,7 +24,6 @@ from tests.bench.measuring import (
     House,
     Process,
     Spent,
-    at_once,
     create_seconds,
     delete,
     in_turns,
@@ -33,8 +32,7 @@ from tests.bench.measuring import (
 )
 
 TURNS, REQUESTS = 7, 300  # listings: connections one after the other, requests on each
-STARTS, CREATES, STOPS, TENS = 7, 7, 5, 5
-AT_ONCE = 10
+STARTS, CREATES, STOPS = 7, 7, 5
 SETTLED, SAVES = 150, 2  # seconds after which a server looks at nothing but what changes, and minutes of saves
 RUNNING = 20  # sessions of a server at rest
 COUNTS = (0, 20, 50, 100)  # sessions that run, while the list is measured
@@ -191,14 +189,12 @@ def several(process: Process) -> list[float]:
 class Baseline:
     """Bare containers with the description that a session's was launched with."""
 
-    def __init__(self, made: House, server: programs.Server, count: int = 1) -> None:
-        """Take the descriptions of so many sessions: the wall lets no two run that have one session's."""
+    def __init__(self, made: House, server: programs.Server) -> None:
+        """Take the description of a session; the wall lets no two run that have one session's."""
         self._incus = made.bed.incus
-        self._parts: dict[str, list[float]] = {}  # the seconds of each command, by its word
-        ids: list[str] = []
-        at_once(count, lambda number: ids.append(server.create(made.workspace(910 + number))["id"]))
-        self._descriptions = [self._describe(id) for id in ids]
-        at_once(count, lambda number: delete(server, ids[number]))
+        id = server.create(made.workspace(910))["id"]
+        self._description = self._describe(id)
+        delete(server, id)
 
     def _describe(self, id: str) -> bytes:
         instance = self._incus.query(f"/1.0/instances/{id}")
@@ -208,20 +204,13 @@ class Baseline:
         return json.dumps({"config": config, "devices": instance["devices"]}).encode()
 
     def incus(self, *words: str, stdin: bytes = b"") -> None:
-        began = time.perf_counter()
         done = subprocess.run(["incus", *words], input=stdin, check=False, capture_output=True)
-        self._parts.setdefault(words[0], []).append(time.perf_counter() - began)
         assert done.returncode == 0, f"incus {words}: {done.stderr.decode()}"
 
-    def words(self, *commands: str) -> str:
-        """What its last commands took, five of each at most."""
-        taken = {command: statistics.median(self._parts[command][-5:]) * 1000 for command in commands}
-        return "in the baseline " + ", ".join(f"{command} takes {amount:.0f} ms" for command, amount in taken.items())
-
-    def launch(self, which: int = 0) -> str:
+    def launch(self) -> str:
         """One bare `incus launch` and one `incus exec`; the name of the container."""
         name = f"bare-{next(NUMBERS)}"
-        self.incus("launch", "--quiet", "clincus", name, stdin=self._descriptions[which])
+        self.incus("launch", "--quiet", "clincus", name, stdin=self._description)
         self.first_command(name)
         return name
 
@@ -235,11 +224,11 @@ class Baseline:
 
 
 @contextlib.contextmanager
-def beside_bare(made: House, count: int = 1) -> Iterator[tuple[programs.Server, Baseline]]:
-    """A server without other sessions, and bare containers like those of so many."""
+def beside_bare(made: House) -> Iterator[tuple[programs.Server, Baseline]]:
+    """A server without other sessions, and bare containers like its own."""
     made.sessions(0)
     with made.server() as server:
-        yield server, Baseline(made, server, count)
+        yield server, Baseline(made, server)
 
 
 def one_at_a_time(made: House, results: Results) -> None:
@@ -258,31 +247,8 @@ def one_at_a_time(made: House, results: Results) -> None:
         spent = Spent(server)
         ours, others = in_turns(CREATES, *works)
         note = f"ratio of pairs, median: {median_ratio(ours, others):.2f}; each with its delete took "
-        note += f"{spent.words(len(ours))}; {baseline.words('launch', 'exec')}"
+        note += spent.words(len(ours))
         results.add(Row.of("create to running", "s", ours, 1.10, baselines=others, compare="times", note=note))
-
-
-def ten_at_once(made: House, results: Results) -> None:
-    """Ten creates that begin together, beside ten bare ones."""
-    with beside_bare(made, AT_ONCE) as (server, baseline):
-
-        def ours() -> float:
-            ids: list[str] = []
-            taken = at_once(AT_ONCE, lambda number: ids.append(server.create(made.workspace(910 + number))["id"]))
-            at_once(AT_ONCE, lambda number: delete(server, ids[number]))
-            return taken
-
-        def bare() -> float:
-            names: list[str] = []
-            taken = at_once(AT_ONCE, lambda number: names.append(baseline.launch(number)))
-            at_once(AT_ONCE, lambda number: baseline.delete(names[number]))
-            return taken
-
-        spent = Spent(server)
-        one, other = in_turns(TENS, ours, bare)
-        note = f"the baseline is ten bare ones at once; with its delete each took {spent.words(TENS * AT_ONCE)}"
-        figure = "create to running, ten at once"
-        results.add(Row.of(figure, "s", one, 1.25, baselines=other, compare="times", note=note))
 
 
 def stop_and_resume(made: House, results: Results) -> None:
@@ -308,7 +274,7 @@ def stop_and_resume(made: House, results: Results) -> None:
             lambda: timed(resume),
             lambda: timed(start),
         )
-        note = f"a stop with its resume took {spent.words(STOPS)}; {baseline.words('stop', 'start', 'exec')}"
+        note = f"a stop with its resume took {spent.words(STOPS)}"
         baseline.delete(bare)
         delete(server, id)
         for figure, one, other in (("stop and save", stops, bare_stops), ("resume", resumes, bare_starts)):

@@ -148,10 +148,8 @@ Terminal = Callable[[], "BareTerminal | ServedTerminal"]
 # -- Keys
 
 
-def echo_times(
-    terminal: BareTerminal | ServedTerminal, count: int, at_end: Callable[[], object] = lambda: None
-) -> list[float]:
-    """Seconds that each of many keys took to come back; `at_end` is called before the terminal is closed."""
+def echo_times(terminal: BareTerminal | ServedTerminal, count: int) -> list[float]:
+    """Seconds that each of many keys took to come back; the terminal is closed afterwards."""
     terminal.read()
     time.sleep(0.3)
     times = []
@@ -160,24 +158,8 @@ def echo_times(
         terminal.type(b"x")
         terminal.read()
         times.append(time.perf_counter() - began)
-    at_end()
     terminal.close()
     return times
-
-
-class ThreadTimes:
-    """How long the threads that a process starts from now on have run, and waited for a core, in seconds."""
-
-    def __init__(self, pid: int) -> None:
-        self._folder = Path(f"/proc/{pid}/task")
-        self._known = set(os.listdir(self._folder))
-        self.ran = self.waited = 0.0
-
-    def look(self) -> None:
-        """Add up what they have done so far."""
-        for thread in set(os.listdir(self._folder)) - self._known:
-            ran, waited, _ = map(int, (self._folder / thread / "schedstat").read_text().split())
-            self.ran, self.waited = self.ran + ran / 1e9, self.waited + waited / 1e9
 
 
 @contextlib.contextmanager
@@ -200,24 +182,19 @@ def flooding(open_terminal: Terminal) -> Iterator[None]:
 def keys(name: str, echo: list[str], flood: list[str], results: Results, count: int = KEYS) -> None:
     """The rows of a key's echo, alone and beside a terminal that floods."""
     server = BridgeServer(echo=echo, flood=flood)
-    with forked(server) as pid:
+    with forked(server):
         for place in ("alone", "beside a flood"):
             served: list[list[float]] = []
             bare: list[list[float]] = []
-            threads: list[ThreadTimes] = []
             for _ in range(ROUNDS):
                 with flooding(lambda: server.open("flood")) if place != "alone" else contextlib.nullcontext():
-                    threads.append(thread := ThreadTimes(pid))
-                    served.append(echo_times(server.open("echo"), count, thread.look))
+                    served.append(echo_times(server.open("echo"), count))
                 with flooding(lambda: BareTerminal(flood)) if place != "alone" else contextlib.nullcontext():
                     bare.append(echo_times(BareTerminal(echo), count))
-            ran, waited = (statistics.median(getattr(one, what) for one in threads) for what in ("ran", "waited"))
-            note = f"for each key the server's thread ran for {ran / count * 1e6:.0f} µs"
-            note += f" and waited for a core for {waited / count * 1e6:.0f} µs"
-            for share, goal, words in ((0.5, 0.12e-3, note), (0.99, 1e-3, "")):
+            for share, goal in ((0.5, 0.12e-3), (0.99, 1e-3)):
                 ours, base = ([percentile(one, share) for one in rounds] for rounds in (served, bare))
                 figure = f"key echo {place}, {name}, p{share * 100:.0f}"
-                results.add(Row.of(figure, "s", ours, goal, baselines=base, compare="more", note=words))
+                results.add(Row.of(figure, "s", ours, goal, baselines=base, compare="more"))
 
 
 # -- A flood
@@ -240,24 +217,19 @@ def flood_speed(terminal: BareTerminal | ServedTerminal) -> float:
 def floods(name: str, flood: list[str], results: Results) -> None:
     """The rows of a flood: its speed, and what it costs the server."""
     server = BridgeServer(flood=flood)
-    cpu: dict[int, list[float]] = {}
+    cpu: list[float] = []
     with forked(server) as pid:
 
-        def speed(of: int, open_terminal: Terminal) -> float:
-            before = Process(of).times[0]
-            found = flood_speed(open_terminal())
-            cpu.setdefault(of, []).append((Process(of).times[0] - before) / FLOOD_SIZE * 100e6)
+        def served_speed() -> float:
+            before = Process(pid).times[0]
+            found = flood_speed(server.open("flood"))
+            cpu.append((Process(pid).times[0] - before) / FLOOD_SIZE * 100e6)
             return found
 
-        served, bare = in_turns(
-            ROUNDS,
-            lambda: speed(pid, lambda: server.open("flood")),
-            lambda: speed(os.getpid(), lambda: BareTerminal(flood)),
-        )
-    note = f"to read as much from the terminal alone takes {statistics.median(cpu[os.getpid()]) * 1000:.0f} ms"
+        served, bare = in_turns(ROUNDS, served_speed, lambda: flood_speed(BareTerminal(flood)))
     results.add(
         Row.of(f"flood, {name}", "MB/s", served, 0.95, baselines=bare, compare="times", at_least=True),
-        Row.of(f"server CPU per 100 MB, {name}", "s", cpu[pid], 0.5, note=note),
+        Row.of(f"server CPU per 100 MB, {name}", "s", cpu, 0.5),
     )
 
 

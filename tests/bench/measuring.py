@@ -76,11 +76,6 @@ class Process:
         return int(self._value("smaps_rollup", "Pss")) / 1000 * 1.024
 
     @property
-    def own_memory(self) -> float:
-        """Its memory in MB without pages of files, whose part depends on what else runs on the machine."""
-        return int(self._value("smaps_rollup", "Pss_Anon")) / 1000 * 1.024
-
-    @property
     def threads(self) -> int:
         """How many there are."""
         return int(self._value("status", "Threads"))
