@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import ipaddress
 import os
 import socket
@@ -11,13 +10,11 @@ import threading
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
-from unittest.mock import Mock
+from typing import Any
 
 import pytest
 
-import clincus
 from clincus_features.network import link as links
-from clincus_features.network import lookups
 from clincus_features.network import proxy as proxies
 from clincus_features.network.policy import Policy
 from clincus_features.network.records import Records
@@ -74,15 +71,16 @@ class Upstream:
 class Road:
     """A proxy with one session, and connections to it as a program in the container makes them."""
 
-    def __init__(self, folder: str) -> None:
-        self.upstream = Upstream()
+    def __init__(self, folder: str, upstream: Upstream | None = None, policy: Policy = POLICY, **more: Any) -> None:
+        self.upstream = upstream or Upstream()
         self.addresses = {"a.example": "127.0.0.1"}
         self.asked: list[str] = []
         self.ends: list[socket.socket] = []  # of programs in the container
         self.answers = threading.Event()  # names that begin with "slow." are answered then
-        self.proxy = proxies.Proxy(lambda id: f"{folder}/{id}", resolve=self.resolve, reachable=lambda: LOOPBACK)
+        more = {"resolve": self.resolve, "reachable": lambda: LOOPBACK, **more}
+        self.proxy = proxies.Proxy(lambda id: f"{folder}/{id}", **more)
         self.path, self.is_over = f"{folder}/one", False
-        self.proxy.want("one", POLICY)
+        self.proxy.want("one", policy)
         self.thread = threading.Thread(target=self.serve, daemon=True)
         self.thread.start()
 
@@ -364,13 +362,6 @@ def test_a_connection_has_a_day_however_busy_it_is(road, monkeypatch):
     assert rest(tunnel) == b""
 
 
-def test_who_knocks_all_the_time_waits(road, monkeypatch):
-    monkeypatch.setattr(proxies, "MOST_NEW", 3)
-    for _ in range(7):
-        assert b"403" in rest(road.asking("evil.example:443"))
-    assert road.refusals() == [("evil.example", 443, 7)]
-
-
 @table("sent", [b"", b"CONNECT a.example:443 HTTP/1.1\r\n\r\n\x16\x03"])
 def test_who_is_slow_to_say_what_he_wants_is_left(road, monkeypatch, sent):
     monkeypatch.setattr(links, "ASK_WITHIN", 0.2)
@@ -408,49 +399,6 @@ def test_the_slow_names_of_one_session_hold_up_no_other(road):
     road.answers.set()
     for connection in waiting:
         assert read_until(connection, b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
-
-
-def test_nobody_looks_up_names_for_connections_that_ended(road):
-    connections = [road.asking("slow.wide.example:443") for _ in range(40)]
-    wait_until(lambda: road.asked and road.proxy.count() == 40, "the connections")
-    for connection in connections:
-        connection.close()
-    wait_until(lambda: not road.proxy.count(), "the end of the connections")
-    road.answers.set()
-    road.tunnel()
-    assert road.asked.count("slow.wide.example") <= lookups.AT_ONCE
-
-
-def test_a_session_without_room_for_its_socket_holds_up_no_other(road, monkeypatch):
-    """Its path is too long. What the others may reach is narrowed before anybody listens anew."""
-    told: list[tuple[object, ...]] = []
-    monkeypatch.setattr(clincus.log, "warning", lambda *words: told.append(words))
-    tunnel = road.tunnel("a.example:7")
-    bad = "zero/" + "x" * 200
-    with road.proxy._lock:  # all of it in one round
-        road.proxy._wanted = {bad: POLICY, "one": Policy("allow-list", ("b.example",)), "two": POLICY}
-    road.proxy.wake()
-    assert rest(tunnel) == b""
-    road.tunnel(session="two")
-    wait_until(lambda: told, "the words")
-    road.proxy.want("two", None)
-    wait_until(lambda: road.connect_fails("two"), "the end of its socket")
-    assert len(told) == 1, "it was tried again, and told once"
-    assert "cannot be made" in str(told[0])
-
-
-def test_a_listener_whose_process_has_no_file_left_costs_no_time(road, monkeypatch):
-    tunnel, outlet = road.tunnel("a.example:7"), road.proxy._outlets["one"]
-    full = Mock(wraps=outlet.socket)
-    full.accept.side_effect = OSError(errno.EMFILE, "Too many open files")
-    monkeypatch.setattr(outlet, "socket", full)
-    waiting = road.asking()
-    for _ in range(200):
-        tunnel.sendall(b"a line of some length\n")
-        assert read_until(tunnel, b"\n") == b"echo a line of some length\n"
-    assert full.accept.call_count < 50
-    full.accept.side_effect = None  # it has some again
-    assert read_until(waiting, b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_proxy_that_is_closed_leaves_no_file_open_and_may_be_woken_still():
