@@ -82,11 +82,9 @@ def test_subagents_count_and_have_a_context_of_their_own(tmp_path, talk):
     [
         ((5 + 25 + 0.5 + 6.25) / 1000, (1000, 1000, 1000, 1000), MODEL, {}),
         (10 / 1000, (0, 0, 0, 1000), MODEL, {"cache_creation": {"ephemeral_1h_input_tokens": 1000}}),
-        (0, (0, 0, 0, 0), "<synthetic>", {}),
         (8 / 1000, (1000, 0, 0, 0), "claude-opus-5-5", {"speed": "fast"}),
         (5.5 / 1000, (1000, 0, 0, 0), MODEL, {"inference_geo": "us"}),
         (35 / 1000, (1000, 0, 0, 0), MODEL, {"server_tool_use": {"web_search_requests": 3}}),
-        (5 / 1000, (1000, 0, 0, 0), MODEL, {"server_tool_use": {"web_search_requests": 10**9}}),
     ],
 )
 def test_a_cost_is_told_where_the_price_is_known(tmp_path, dollars, counts, model, usage):
@@ -97,13 +95,11 @@ def test_a_cost_is_told_where_the_price_is_known(tmp_path, dollars, counts, mode
 @table(
     "text",
     [
-        *(line("x", count, 0, 0, 0) for count in (-1, 10**10, 1.5, True, "1")),
+        *(line("x", count, 0, 0, 0) for count in (-1, 10**10, True, "1")),
         line("x", 1, 0, 0, 1, usage={"cache_creation": {"ephemeral_1h_input_tokens": 2}}),
         '{"usage": ' * 100_000 + "\n",
         '{"usage": 1' + "0" * 10_000 + "}\n",
         '{"message": {"usage": []}}\n["usage"]\n"usage"\nnull "usage"\n',
-        '{"message": {"usage": {"input_tokens": NaN}}}\n',
-        "\0\n",
     ],
 )
 def test_what_makes_no_sense_counts_nothing(tmp_path, text):
@@ -420,20 +416,6 @@ def test_a_conversation_that_went_on_in_another_session_counts_once(tmp_path, id
     texts = {"one": talk, "two": talk + other, "three": other}
     found = spending(*(save(tmp_path, name, "/w/app", CLAUDE_FILE, text) for name, text in texts.items()))
     assert found["tokens"]["input"] == (1001 if id else 1002)
-
-
-def test_only_a_conversation_that_grew_is_read_at_the_second_view(saved, tmp_path, monkeypatch, parsed):
-    sessions = [saved(name, "/w/app", CLAUDE_FILE, line(name, 1, 1, 1, 1, timestamp=today())) for name in "abc"]
-    spendings = cost.Spendings(ledger.Ledger())
-    first = spendings.of(sessions, 30)
-    with monkeypatch.context() as patch:
-        patch.setattr(ledger, "open_plain", lambda path: pytest.fail(f"{path} is read again"))
-        patch.setattr(cost, "add_up", lambda *_: pytest.fail("all is added up again"))
-        assert spendings.of(sessions, 30) is first
-    with (tmp_path / "b" / CLAUDE_FILE).open("a") as file:
-        file.write(line("new", 1, 1, 1, 1, timestamp=today()))
-    assert spendings.of(sessions, 30)["tokens"]["input"] == 4
-    assert len(parsed) == 4
 
 
 # ---- the command line --------------------------------------------------------------------------------------------

@@ -365,15 +365,3 @@ def test_a_command_that_changed_no_session_or_fails_is_told_of_what_it_names(ask
         asked.run(refuse)
     told = [(line["session"], line["outcome"]) for line in asked.office.audit()]
     assert told == [(ID, "exit code 3"), ("box", "exit code 3"), ("box", "there is no such session")]
-
-
-def test_a_command_whose_journal_is_locked_or_full_ends_as_it_would(asked, monkeypatch, capsys):
-    monkeypatch.setattr(journal, "LOCK_PATIENCE", 0.01)
-    asked.office.folder.mkdir(parents=True)
-    with (asked.office.folder / "audit.jsonl").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        assert asked.run(lambda context: 0) == 0
-    assert "another process keeps it locked" in capsys.readouterr().err
-    monkeypatch.setattr(journal, "append_line", fill_the_disk)
-    assert asked.run(lambda context: 0) == 0
-    assert "the journal cannot be written" in capsys.readouterr().err

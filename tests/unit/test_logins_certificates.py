@@ -154,7 +154,6 @@ def test_each_client_takes_them_for_the_hosts_of_the_logins_alone(made, tmp_path
 @table(
     ("client", "name", "is_taken"),
     [
-        *((client, "DNS:www.bank.test", False) for client in CLIENTS),
         *((client, "DNS:example.com", False) for client in CLIENTS),
         *((client, "DNS:evil.example.com", False) for client in CLIENTS),
         *((client, "IP:127.0.0.1", False) for client in (by_python, by_node, by_curl)),

@@ -80,7 +80,6 @@ def test_a_login_that_is_lent_is_read_where_its_tool_keeps_it(load, name, host):
     [
         ("api.example.com", 443, True),
         ("api.example.com", 80, False),
-        ("x.api.example.com", 443, False),
         ("api.example.com.evil.test", 443, False),
         ("a.cdn.example.com", 8443, True),
         ("a.b.cdn.example.com", 8443, False),
@@ -95,14 +94,11 @@ def test_a_login_is_for_its_hosts_alone(load, host, port, is_one):
 @table(
     ("text", "words"),
     [
-        ("[logins.x]\nfrom = { env = 'A' }", "add hosts, header, form"),
         ("[logins.github]\nhosts = ['a.example']\nfrom = { env = 'A' }", "leave hosts out"),
         ("[logins.github]\nlend = true", "lend = true is for"),
         ("[logins.x]\nservice = 'claude'\nlend = true\nfrom = { env = 'A' }", "leave from.env out"),
-        ("[logins.none]\nservice = 'npm'\nfrom = { env = 'A' }\n", "is not none"),
         ("[logins.codex]\nfrom = { env = 'A' }", "add lend = true"),
         ("[logins.github]\nfrom = { env = 'A' }\nlimit = { requests_per_day = -1 }", "limit.requests_per_day"),
-        ("[logins.github]", "write where it is read"),
         ("[logins.github]\nfrom = { env = 'A', file = '/a' }", "one of them only"),
         ("[logins.github]\nkeep = '2h'\nfrom = { env = 'A' }", "an hour"),
         ("[logins.github]\nfrom = { file = 'relative' }", "absolute path"),
@@ -110,7 +106,6 @@ def test_a_login_is_for_its_hosts_alone(load, host, port, is_one):
         (OWN.replace("API.example.com", "*.com"), "is no host"),
         (OWN.replace("X-Api-Key", "Host"), "cannot carry a secret"),
         (OWN.replace("{secret}", "Bearer"), "{secret} once"),
-        (OWN.replace("{secret}", "Basic {secret}"), "* for any user"),
         ("[defaults]\nlogins = ['x']", "no [logins.x]"),
     ],
 )
@@ -238,7 +233,6 @@ TWO = "[logins.github]\nfrom = { env = 'A' }\n[logins.npm]\nfrom = { env = 'B' }
 @table(
     ("profile", "flags", "names"),
     [
-        ("", {}, ["github"]),
         ("", {"defaults.logins": ["npm"]}, ["npm"]),
         ("npm", {}, ["npm"]),
         ("none", {}, []),
@@ -264,7 +258,6 @@ def add_login(environ: dict[str, str], *words: str) -> None:
 @table(
     ("words", "row"),
     [
-        (["anthropic", "--file", "/k"], {"from.file": "/k"}),
         (["github", "--command", "gh auth token"], {"from.command": ["gh", "auth", "token"]}),
         (["claude", "--lend"], {"lend": True}),
         (["work", "--service", "github", "--env", "T"], {"service": "github", "from.env": "T"}),

@@ -74,13 +74,6 @@ def test_a_session_that_holds_none_is_no_reason(lending, fields):
     assert [found.copy_warnings(one), found.copy_warnings(two), found.examine({}, lambda: [one, two])] == [[], [], None]
 
 
-def test_nothing_is_said_where_this_host_has_no_such_login(lending, tmp_path):
-    one = named("one")
-    found = lending(one, named("two"))
-    (tmp_path / ".claude" / ".credentials.json").unlink()
-    assert found.copy_warnings(one) == []
-
-
 @table(("login", "has_copy"), [("claude", False), ("github", True)])
 def test_where_others_are_copied_a_session_holds_a_copy_unless_it_borrows_that_login(lending, login, has_copy):
     one, two = named("one"), named("two", logins=f'{{"{login}": "{MARK}"}}')

@@ -91,14 +91,6 @@ def test_a_request_counts_for_its_operation_with_its_time_and_how_it_failed(gaug
     assert found["clincus_request_failures_total{operation=list_sessions}{status=500}"] == 1
 
 
-def test_a_socket_is_counted_while_it_is_open(gauges):
-    def look(request: object) -> float:
-        return read(gauges)["clincus_sockets{operation=open_terminal}"]
-
-    assert gauges.follow_socket(look, "open_terminal", REQUEST) == 1
-    assert look(REQUEST) == 0
-
-
 def test_a_call_of_incus_counts_by_its_kind(gauges):
     calls = {
         "launch": "incus --project default launch --quiet clincus",
