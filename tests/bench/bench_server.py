@@ -27,7 +27,6 @@ from tests.bench.measuring import (
     create_seconds,
     delete,
     in_turns,
-    median_ratio,
     timed,
 )
 
@@ -246,8 +245,7 @@ def one_at_a_time(made: House, results: Results) -> None:
         in_turns(1, *works)  # the first of a bed is slower
         spent = Spent(server)
         ours, others = in_turns(CREATES, *works)
-        note = f"ratio of pairs, median: {median_ratio(ours, others):.2f}; each with its delete took "
-        note += spent.words(len(ours))
+        note = f"each with its delete took {spent.words(len(ours))}"
         results.add(Row.of("create to running", "s", ours, 1.10, baselines=others, compare="times", note=note))
 
 
@@ -284,53 +282,30 @@ def stop_and_resume(made: House, results: Results) -> None:
 # -- At rest
 
 
-# What the polling of the config takes of a bare Python: it does nothing but wake once a second and look at the files.
-BARE_POLLING = """import os, sys, time
-while True:
-    for path in sys.argv[1:]:
-        try:
-            os.stat(path)
-        except OSError:
-            pass
-    time.sleep(1)
-"""
-
-
 def idle(made: House, results: Results, *, count: int = RUNNING, minutes: int = LEAST_RUNS) -> None:
-    """What a server that finds running sessions takes in a minute at rest, once each of them has had its first save.
-
-    The baseline, in the same minutes, is a bare Python that only polls the config: waking up on a machine with cold
-    caches takes several times what it takes on a busy one.
-    """
+    """What a server that finds running sessions takes in a minute at rest, once each of them has had its first save."""
     made.sessions(count)
-    paths = clincus.config_files({"HOME": str(made.folder)})
-    argv = [sys.executable, "-I", "-c", BARE_POLLING, *paths]
-    with made.server() as server, subprocess.Popen(argv) as polling:
-        try:
-            results.add(*rest(server, Process(polling.pid), minutes))
-        finally:
-            polling.kill()
+    with made.server() as server:
+        results.add(*rest(server, minutes))
 
 
-def rest(server: programs.Server, bare: Process, minutes: int) -> Iterator[Row]:
+def rest(server: programs.Server, minutes: int) -> Iterator[Row]:
     """The rows of a server at rest."""
-    ours = Process(server.process.pid)
+    process = Process(server.process.pid)
     what = f"idle, {len(server.get('/api/sessions').json)} sessions"
     time.sleep(SETTLED)
     saving = Spent(server)
     time.sleep(SAVES * 60)
     note = f"the {SAVES} minutes before, with the first save of each session, took {saving.words()}"
-    found: list[tuple[float, ...]] = []
+    own, others, woken = list[float](), list[float](), list[float]()
     for _ in range(minutes):
-        spent, before = Spent(server), (ours.wake_ups, bare.exact_seconds, bare.wake_ups)
+        spent, before = Spent(server), process.wake_ups
         time.sleep(60)
-        after = (ours.wake_ups, bare.exact_seconds, bare.wake_ups)
-        found.append((*spent.seconds(), *(now - then for now, then in zip(after, before))))
-    own, others, woken, bare_own, bare_woken = (list(values) for values in zip(*found))
-    a_second = [[number / 60 for number in numbers] for numbers in (woken, bare_woken)]
+        woken.append((process.wake_ups - before) / 60)
+        for found, seconds in zip((own, others), spent.seconds()):
+            found.append(seconds)
     counted = f"of {minutes} minutes together, as the kernel counts it in steps of 10 ms"
-    threads = f"{ours.threads} threads"
-    yield Row.of(f"{what}: CPU of the server in a minute", "s", own, 0.03, baselines=bare_own, note=note)
+    yield Row.of(f"{what}: CPU of the server in a minute", "s", own, 0.03, note=note)
     yield Row(f"{what}: CPU of its `incus` commands in a minute", "s", sum(others) / minutes, note=counted)
-    yield Row.of(f"{what}: wake-ups a second", "", a_second[0], 2, baselines=a_second[1])
-    yield Row.of(f"{what}: memory", "MB", several(ours), 25, baselines=several(bare), note=threads)
+    yield Row.of(f"{what}: wake-ups a second", "", woken, 2)
+    yield Row.of(f"{what}: memory", "MB", several(process), 25, note=f"{process.threads} threads")

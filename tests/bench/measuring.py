@@ -8,7 +8,6 @@ import math
 import os
 import re
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -56,11 +55,6 @@ def at_once(count: int, work: Callable[[int], object]) -> float:
     return time.perf_counter() - began
 
 
-def median_ratio(ours: Sequence[float], baselines: Sequence[float]) -> float:
-    """The median of pairs that were measured one after the other."""
-    return statistics.median(one / baseline for one, baseline in zip(ours, baselines))
-
-
 # -- A process
 
 
@@ -98,11 +92,6 @@ class Process:
             user, system, of_children, system_of_children = (int(word) / TICKS for word in words)
             return user + system, of_children + system_of_children
         return 0.0, 0.0
-
-    @property
-    def exact_seconds(self) -> float:
-        """CPU time of its threads that still run, not in ticks of a clock."""
-        return sum(int(text.split()[0]) for text in self._of_threads("schedstat")) / 1e9
 
     @property
     def wake_ups(self) -> int:
