@@ -3,7 +3,7 @@
     python -m tests.bench.bench_load [--minutes 15] [--sessions 20] [--terminals 200] [--subscribers 300] [--rate 50]
 
 All of it is on loopback, against a server and an Incus that it starts itself: terminals with output, subscribers of
-events, and requests. At the end clients connect and vanish, a thousand times.
+events, and requests.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import argparse
 import contextlib
 import itertools
 import re
-import socket
-import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,7 +21,7 @@ from websockets.sync.client import connect
 from tests import programs
 from tests.bench.bench_server import constant_server
 from tests.bench.figures import Results, Row
-from tests.bench.load_clients import Found, Sample, Work, ask, hold, upgrade
+from tests.bench.load_clients import Found, Sample, Work, ask, hold
 from tests.bench.measuring import House, Process, Spent, delete, percentile, run_alone
 
 State = tuple[float, int, int, int]  # memory in MB, threads, descriptors, children
@@ -103,23 +101,6 @@ def open_crowd(server: programs.Server, ids: list[str], options: argparse.Namesp
     return crowd
 
 
-def vanish(address: tuple[str, int], id: str, cycles: int) -> None:
-    """Connect and go away without a word, in each way that there is; a tenth opens a terminal."""
-    cut = [b"", b"GET /api/sess", b"GET /api/sessions HTTP/1.1\r\nHost: "]
-    answered = [upgrade(address, path) for path in ("/ws/events", f"/ws/terminal/{id}")]
-    for number in range(cycles):
-        with socket.socket() as client:
-            client.connect(address)
-            words = answered[1] if number % 10 == 9 else [*cut, answered[0]][number % 4]
-            with contextlib.suppress(OSError):
-                client.sendall(words)
-                if words in answered:
-                    client.settimeout(5)
-                    client.recv(100)
-            if number % 2:
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
-
-
 def measure(made: House, results: Results, options: argparse.Namespace) -> None:
     """The whole bench."""
     made.sessions(options.sessions)
@@ -144,15 +125,12 @@ def measure(made: House, results: Results, options: argparse.Namespace) -> None:
             got: dict[str, int] = crowd.end()
             listings = requests.end()
         after = state_afterwards(process, rest, "the load")
-        vanish(address, printing[0], options.cycles)
-        last = state_afterwards(process, rest, f"{options.cycles} that vanished")
         note = f"{options.terminals} terminals, {options.subscribers} subscribers, {options.rate:g} requests/s, "
         note += f"{options.minutes:g} minutes; in a second of it {loaded.calls}; before it {before.calls}; "
         results.add(
             row("GET /api/sessions", listings, loaded, 0.050, note),
             lost_row({**got, **listings[2]}),
             *taken({"at rest": rest, "in the middle": middle, "at the end": end, "afterwards": after}),
-            *taken({"afterwards": after, f"after {options.cycles} that vanished": last}),
         )
         for id in printing:
             delete(server, id)
@@ -183,4 +161,4 @@ def taken(states: Mapping[str, State]) -> Iterator[Row]:
 
 
 if __name__ == "__main__":
-    run_alone(__doc__, measure, minutes=15.0, sessions=20, terminals=200, subscribers=300, rate=50.0, cycles=1000)
+    run_alone(__doc__, measure, minutes=15.0, sessions=20, terminals=200, subscribers=300, rate=50.0)

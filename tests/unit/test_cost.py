@@ -172,17 +172,6 @@ def test_a_line_that_is_too_large_leaves_a_trace(tmp_path, talk):
         assert (tokens(tmp_path)[0], document(tmp_path)["truncated"]) == (1 if is_large else 10, is_large)
 
 
-def test_what_is_too_much_for_one_view_is_read_at_the_next_ones(tmp_path, talk, monkeypatch, parsed):
-    lines = [line(str(number), 1, 1, 1, 1) for number in range(10)]
-    monkeypatch.setattr(ledger, "READ", 4 * len(lines[0]))
-    talk.write_text("".join(lines))
-    reader = ledger.Ledger()
-    views = [document(tmp_path, reader) for _ in range(4)]
-    told = [(view["tokens"]["input"], view["truncated"]) for view in views]
-    assert told == [(4, True), (8, True), (10, False), (10, False)]
-    assert len(parsed) == 10
-
-
 def test_accounts_in_memory_are_bounded_and_other_prices_hold_for_them(saved, monkeypatch):
     monkeypatch.setattr(ledger, "KEPT", 5_000)
     reader = ledger.Ledger()
@@ -206,14 +195,6 @@ def test_only_what_is_new_is_read_until_a_file_is_another_one(tmp_path, talk, pa
         assert len(parsed) == {1: 1, 3: 2, 7: 4}[expected]
     talk.write_text("")
     assert document(tmp_path, reader)["tokens"] is None
-
-
-def test_of_a_tool_that_tells_nothing_nothing_is_known(tmp_path):
-    for account in (ledger.Ledger().read("aider", str(tmp_path)), ledger.NOTHING):
-        found = dict(cost.document(account))
-        jsonschema.validate(found, SCHEMA)
-        assert {key for key, value in found.items() if value} == {"prices_as_of"}
-    assert spending()["projects"] == []
 
 
 # ---- the same transcript in ccusage ------------------------------------------------------------------------------

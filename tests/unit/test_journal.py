@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
 import stat
@@ -283,31 +281,6 @@ def test_a_disk_that_takes_nothing_stops_no_work_and_is_said_once(office, capsys
     monkeypatch.setattr(journal, "append_line", fill_the_disk)
     assert office.ask() == office.ask() == {"result": "queued"}
     assert capsys.readouterr().err.count("No space left on device") == 1
-
-
-@pytest.fixture
-def locked(office):
-    """The journal's files, which another process has locked; ends when it lets go."""
-    office.ask()
-    with contextlib.ExitStack() as stack:
-        for path in office.folder.rglob("*.jsonl"):
-            file = stack.enter_context(path.open())
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield stack
-
-
-def test_a_journal_that_is_locked_holds_no_request_up_and_has_it_later(office, locked, monkeypatch, capsys):
-    monkeypatch.setattr(journal, "REQUEST_PATIENCE", 0.01)
-    monkeypatch.setattr(journal, "LOCK_PATIENCE", 0.01)
-    assert office.ask() == office.ask() == {"result": "queued"}
-    office.journal.write_next()  # in vain
-    assert len(office.audit()) == 1
-    assert capsys.readouterr().err.count("another process keeps it locked") == 1
-    locked.close()
-    for _ in range(4):  # two requests, in two files each
-        office.journal.write_next()
-    assert len(office.audit()) == 3
-    assert office.log() == ["Type a prompt"] * 3
 
 
 def test_every_write_of_the_contract_is_followed_but_those_that_pages_repeat():

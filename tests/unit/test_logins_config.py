@@ -10,8 +10,6 @@ import pickle
 import pytest
 
 import clincus
-from clincus_cli import all_commands, commands
-from clincus_cli.context import Context
 from clincus_features import trust
 from clincus_features.logins import sources
 from clincus_features.logins.services import SERVICES
@@ -223,59 +221,3 @@ def test_nothing_writes_a_secret_down():
     for write in (pickle.dumps, copy.deepcopy, json.dumps):
         with pytest.raises(TypeError):
             write(secret)
-
-
-# -- What a session borrows
-
-TWO = "[logins.github]\nfrom = { env = 'A' }\n[logins.npm]\nfrom = { env = 'B' }\n"
-
-
-@table(
-    ("profile", "flags", "names"),
-    [
-        ("", {"defaults.logins": ["npm"]}, ["npm"]),
-        ("npm", {}, ["npm"]),
-        ("none", {}, []),
-    ],
-)
-def test_a_profile_or_a_start_chooses_the_logins_of_a_session(load, profile, flags, names):
-    profiles = "".join(f"[profiles.{name}]\nlogins = ['{name}']\n" for name in ("npm", "none"))
-    config = load(f"[defaults]\nlogins = ['github', 'github']\n{profiles}{TWO}")
-    assert clincus.with_flags(config, flags, profile).get("defaults.logins") == names
-    with pytest.raises(clincus.ConfigError, match=r"there is no \[logins.nope\]"):
-        clincus.with_flags(config, {"defaults.logins": ["nope"]})
-
-
-# -- The command that writes them
-
-
-def add_login(environ: dict[str, str], *words: str) -> None:
-    all_commands.load_commands()
-    command, rest = commands.find_command(["login", "add", *words])
-    command.run(Context(command, commands.parse_words(command, rest), environ))
-
-
-@table(
-    ("words", "row"),
-    [
-        (["github", "--command", "gh auth token"], {"from.command": ["gh", "auth", "token"]}),
-        (["claude", "--lend"], {"lend": True}),
-        (["work", "--service", "github", "--env", "T"], {"service": "github", "from.env": "T"}),
-        (
-            ["in", "--env", "KEY", "--host", "a.example", "--header", "X-Key", "--form", 'a "{secret}"'],
-            {"from.env": "KEY", "hosts": ["a.example"], "header": "x-key", "form": 'a "{secret}"'},
-        ),
-    ],
-)
-def test_a_login_is_added_behind_what_the_config_says(load, environ, words, row):
-    load('[tool]\nname = "copilot"\n')
-    add_login(environ, *words)
-    config = clincus.load_config(environ)
-    assert config.get("tool.name") == "copilot"
-    assert config.get("logins")[words[0]] == row
-    assert read_logins(config)[words[0]]
-    with pytest.raises(clincus.ClincusError, match="there is a login"):
-        add_login(environ, words[0], "--env", "K")
-    with pytest.raises(clincus.ClincusError, match="add hosts, header, form"):
-        add_login(environ, "mine", "--env", "K")
-    assert set(read_logins(clincus.load_config(environ))) == {words[0]}

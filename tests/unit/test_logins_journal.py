@@ -81,13 +81,6 @@ def test_a_value_that_cannot_be_read_is_a_refusal(house, environ):
     assert (row["requests"], row["refused"]) == (0, 1)
 
 
-def test_a_request_for_which_nothing_is_lent_is_a_refusal(house):
-    Account(house.lending, house.one, "github.com").refused(house.loan, "is not lent for this")
-    assert house.lines == [("one", "The session does not get the login github: it is not lent for this")]
-    (row,) = house.lending.fields(house.one)["lent"]
-    assert (row["requests"], row["refused"]) == (0, 1)
-
-
 def test_a_renewal_is_in_the_journals_of_those_who_run_and_borrow_it(house, environ):
     house.lending._tell_renewed(VENDORS["claude"], 1.8e9)
     house.lending._tell_renewed(VENDORS["codex"], 1.8e9)

@@ -247,14 +247,12 @@ def test_an_answer_that_echoes_the_value_is_cleaned(piece, spelling, framing):
 @table(
     "spelling",
     [
-        "P%2Fss%2Bw%26rd%3D%3C%27it%27%3E%220123",
         "P%2fss%2bw%26rd%3d%3c%27it%27%3e%220123",
         "P\\/ss+w&rd=<'it'>\\\"0123",
         'P/ss+w\\u0026rd\\u003d\\u003c\\u0027it\\u0027\\u003e\\"0123',
         "P/ss+w&amp;rd=&lt;&#x27;it&#x27;&gt;&quot;0123",
         "P/ss+w&amp;rd=&lt;'it'&gt;\"0123",
         "P/SS+W&RD=<'IT'>\"0123",  # as in a name that a server makes of it
-        "p/ss+w&rd=<'it'>\"0123",
     ],
 )
 def test_a_value_is_cleaned_as_urls_json_and_html_write_it_and_in_other_letters(spelling):
@@ -276,7 +274,6 @@ def test_an_answer_to_a_request_with_a_value_leaves_no_cookie_that_stands_for_it
     "lines",
     [
         (POST, "Expect: 100-continue", "Content-Length: 4"),
-        (GET, "Content-Length: 4"),
         ("DELETE / HTTP/1.1", "Transfer-Encoding: chunked"),
         ("ODD / HTTP/1.1", "Content-Length: 4"),
     ],
@@ -452,7 +449,6 @@ def test_a_host_that_gives_tokens_is_lent_nothing():
     ("name", "host", "path"),
     [
         ("claude", "api.anthropic.com", "/api//OAuth/x/../claude_cli/%63reate_api_key?a=b"),
-        ("github", "api.github.com", "/copilot_internal/v2/token"),
         ("copilot", "api.github.com", "/copilot_internal\\v2/token/"),
         ("openai", "api.openai.com", "/v1;a/realtime;b=c/client_secrets;d"),
         ("openai", "api.openai.com", "/v1/realtime/%2563lient_secrets"),

@@ -211,17 +211,6 @@ def test_events_come_as_they_are_sent_and_end_when_the_login_is_revoked(road):
         wait_until(lambda: road.proxy.count() == 0, "the end of the connection")
 
 
-def test_a_program_that_wants_http_2_gets_http_1(road):
-    road.trust.set_alpn_protocols(["h2"])
-    with road.tls() as tls:
-        assert tls.selected_alpn_protocol() is None
-        tls.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-        assert said(tls).startswith(b"HTTP/1.1 400 ")
-    road.trust.set_alpn_protocols(["h2", "http/1.1"])
-    with road.tls() as tls:
-        assert tls.selected_alpn_protocol() == "http/1.1"
-
-
 def test_an_end_of_the_program_ends_the_connection_to_the_server(road):
     is_there, is_over = threading.Event(), threading.Event()
 

@@ -413,10 +413,8 @@ RULED = {"security.syscalls.deny": "\n".join(devices.DENIED)}
 @table(
     ("config", "status", "mode", "is_told"),
     [
-        ({}, "Running", "none", True),
         ({"security.syscalls.deny": "socket errno 97 [0,40,SCMP_CMP_EQ]"}, "Frozen", "none", True),
         (RULED, "Running", "none", False),
-        ({}, "Running", "open", False),
         ({}, "Stopped", "none", False),
     ],
 )

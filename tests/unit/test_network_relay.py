@@ -174,25 +174,6 @@ def test_a_new_line_takes_the_port_of_one_that_hangs_and_ends_with_its_stdin(far
             assert new.wait(DEADLINE) == 0
 
 
-def test_a_port_that_another_program_holds_is_told(far, road):  # noqa: F811
-    far.line.stop()
-    with socket.create_server(("127.0.0.1", far.port)):
-        line = far.new_line(road.path, OWNER)
-        wait_until(lambda: any("another program has the port" in one for one in far.told), "the reason")
-        line.stop()
-
-
-@table(("code", "words"), [(lines.NO_PERL, "has no Perl"), (1, "the container is stopped")])
-def test_a_container_that_can_have_no_line_is_told(code, words):
-    guest = Mock()
-    guest.guest_failure.return_value = clincus.IncusError("the container is stopped", 409)
-    guest.exec.return_value = clincus.Completed(code, b"", b"")
-    with pytest.raises(clincus.ClincusError, match=words):
-        lines.check_guest(guest, "far:clincus-1")
-    guest.exec.return_value = clincus.Completed(0, b"", b"")
-    lines.check_guest(guest, "far:clincus-1")
-
-
 def frame(kind: int, number: int, content: bytes = b"") -> bytes:
     return HEAD.pack(kind, 0, len(content), number) + content
 
@@ -235,8 +216,6 @@ def silent(tmp_path_factory) -> Iterator[str]:
     "bytes_",
     [
         b"GET / HTTP/1.1\r\n",
-        frame(0, 1),
-        frame(7, 1),
         frame(OPEN, 1, b"x"),
         HEAD.pack(DATA, 0, PIECE + 1, 1),
         frame(OPEN, 1) * 2,
