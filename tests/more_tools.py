@@ -60,7 +60,6 @@ def tool_folder(name: str) -> Path:
 
 
 def run(*argv: object) -> str:
-    """Run a program; its output."""
     words = [str(word) for word in argv]
     done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=600)
     return done.stdout.decode()
@@ -93,7 +92,6 @@ def fetch_codex(folder: Path) -> None:
 
 
 def fetch_gemini(folder: Path) -> None:
-    """Scripts for Node."""
     npm_install("gemini", folder)
     copy_node(folder)
     write_program(folder / "gemini", GEMINI)

@@ -131,7 +131,6 @@ def tool_call(tools: Mapping[str, Any], names: tuple[str, ...], arguments: Mappi
 
 
 def answer(request: Mapping[str, Any], prompt: str, results: int) -> Block:
-    """The block that answers a request: a text, or a call of a tool."""
     tools = {str(tool.get("name", "")).lower(): tool["name"] for tool in request.get("tools") or ()}
     verb, _, rest = prompt.partition(" ")
     if not tools:
@@ -173,13 +172,11 @@ def plan_call(tools: Mapping[str, Any], request: str, results: int) -> Block | N
 
 
 def sub_agent(tools: Mapping[str, Any], prompt: str) -> Block:
-    """A call of a sub-agent with a prompt."""
     kind = "general" if "task" in tools else "general-purpose"
     return tool_call(tools, ("task", "agent"), {"description": "A part", "prompt": prompt, "subagent_type": kind})
 
 
 def ask_arguments(tools: Mapping[str, Any]) -> Block:
-    """The question, as the tool at hand takes it."""
     one = QUESTION["questions"][0]
     if "ask_user" in tools and "run_shell_command" not in tools:  # of Copilot CLI; that of Gemini CLI is another
         colours = {"type": "string", "enum": [option["label"] for option in one["options"]]}
@@ -242,15 +239,12 @@ class VendorApi(ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def close(self) -> None:
-        """End it, and every answer that stalls."""
         self.stopping.set()
         self.shutdown()
         self.server_close()
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers one request."""
-
     server: VendorApi
     protocol_version = "HTTP/1.1"
 

@@ -44,7 +44,6 @@ class Phase:
     calls: str = ""  # what the server has spent, in words
 
     def of(self, samples: Iterable[Sample]) -> list[float]:
-        """The seconds of those that were taken in it."""
         return [seconds for at, seconds in samples if self.began <= at <= self.ended]
 
 
@@ -77,7 +76,6 @@ def state_afterwards(process: Process, rest: State, what: str) -> State:
 
 @contextlib.contextmanager
 def phase_of(server: programs.Server) -> Iterator[Phase]:
-    """Note what the server spends while the block runs."""
     phase, spent = Phase(), Spent(server)
     yield phase
     phase.ended = time.monotonic()
@@ -92,7 +90,6 @@ def start_printing(server: programs.Server, id: str) -> None:
 
 
 def open_crowd(server: programs.Server, ids: list[str], options: argparse.Namespace) -> Work:
-    """Open terminals and subscribers, and wait until all are open."""
     terminals = itertools.islice(itertools.cycle(ids), options.terminals)
     wanted = [(f"/ws/terminal/{id}", "") for id in terminals] + [("/ws/events", EVENTS)] * options.subscribers
     crowd = Work(hold, (server.host, server.port), wanted)
@@ -102,7 +99,6 @@ def open_crowd(server: programs.Server, ids: list[str], options: argparse.Namesp
 
 
 def measure(made: House, results: Results, options: argparse.Namespace) -> None:
-    """The whole bench."""
     made.sessions(options.sessions)
     with made.server() as server:
         process, address = Process(server.process.pid), (server.host, server.port)
@@ -137,7 +133,6 @@ def measure(made: House, results: Results, options: argparse.Namespace) -> None:
 
 
 def row(figure: str, found: Found, phase: Phase, goal: float | None = None, note: str = "") -> Row:
-    """The row of what a client saw in a phase."""
     ours, bare = (phase.of(samples) for samples in found[:2])
     p50, bare_p50 = (percentile(values, 0.5) * 1000 for values in (ours, bare))
     words = f"{note}p50 {p50:.1f} ms of {len(ours)}, that of the baseline {bare_p50:.1f} ms"
@@ -145,14 +140,12 @@ def row(figure: str, found: Found, phase: Phase, goal: float | None = None, note
 
 
 def lost_row(counts: Mapping[str, int]) -> Row:
-    """The row of what did not go well, of all that was counted."""
     lost = {name: count for name, count in counts.items() if not re.fullmatch(FINE, name)}
     note = "; ".join(f"{count} times {name}" for name, count in lost.items()) or "nothing"
     return Row("load: what was lost or refused", "", sum(lost.values()), 0, note=note)
 
 
 def taken(states: Mapping[str, State]) -> Iterator[Row]:
-    """The rows of what the server took of the machine, each held against the first."""
     (_, first), *others = states.items()
     for which, (what, unit) in enumerate((("memory", "MB"), ("threads", ""), ("descriptors", ""))):
         for when, one in others:

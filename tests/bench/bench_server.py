@@ -91,8 +91,6 @@ def first_answer(program: list[str], home: str) -> float:
 
 
 class Constant(BaseHTTPRequestHandler):
-    """Answers every GET with the same bytes."""
-
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = -1  # head and body in one packet
@@ -121,7 +119,6 @@ def forked(server: ThreadingHTTPServer) -> Iterator[int]:
 
 @contextlib.contextmanager
 def constant_server(body: bytes) -> Iterator[tuple[str, int]]:
-    """A bare server that answers a constant; its address."""
     handler = type("Handler", (Constant,), {"body": body, "log_message": lambda *_: None})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     with forked(server):
@@ -142,7 +139,6 @@ def listing(server: programs.Server) -> tuple[list[float], list[float], int]:
 
 
 def one_connection(address: tuple[str, int]) -> float:
-    """The median seconds of the listings of a fresh connection."""
     with contextlib.closing(Client(*address)) as client:
         return statistics.median(client.get("/api/sessions")[0] for _ in range(REQUESTS))
 
@@ -214,11 +210,9 @@ class Baseline:
         return name
 
     def first_command(self, name: str) -> None:
-        """What a session's start does at least in its container."""
         self.incus("exec", name, "--user", "1000", "--", "tmux", "new-session", "-d")
 
     def delete(self, name: str) -> None:
-        """Remove one."""
         self.incus("delete", "--force", name)
 
 
@@ -231,7 +225,6 @@ def beside_bare(made: House) -> Iterator[tuple[programs.Server, Baseline]]:
 
 
 def one_at_a_time(made: House, results: Results) -> None:
-    """The row of single creates."""
     with beside_bare(made) as (server, baseline):
 
         def bare() -> float:
@@ -290,7 +283,6 @@ def idle(made: House, results: Results, *, count: int = RUNNING, minutes: int = 
 
 
 def rest(server: programs.Server, minutes: int) -> Iterator[Row]:
-    """The rows of a server at rest."""
     process = Process(server.process.pid)
     what = f"idle, {len(server.get('/api/sessions').json)} sessions"
     time.sleep(SETTLED)

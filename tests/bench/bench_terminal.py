@@ -45,21 +45,17 @@ RAW = "stty raw -echo; echo ready;"
 
 
 class BareTerminal:
-    """The program on a pseudo-terminal, and nothing between it and us."""
-
     def __init__(self, argv: list[str]) -> None:
         self.program = clincus.PtyProgram(argv, SIZE)
         self.readable = select.poll()
         self.readable.register(self.program.terminal, select.POLLIN)
 
     def read(self) -> int | None:
-        """Wait for output and return its size, None at the end."""
         self.readable.poll()
         data = self.program.read()
         return len(data) if data or self.program.has_output else None
 
     def discard(self) -> None:
-        """Take what has come so far."""
         while self.readable.poll(0) and self.read():
             pass
 
@@ -71,8 +67,6 @@ class BareTerminal:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Bridges a WebSocket to the program that its path names."""
-
     protocol_version = "HTTP/1.1"
     programs: dict[str, list[str]]
 
@@ -87,8 +81,6 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class BridgeServer(ThreadingHTTPServer):
-    """A server of terminals and nothing else."""
-
     def __init__(self, **argvs: list[str]) -> None:
         handler = type("Programs", (Handler,), {"programs": {f"/{name}": argv for name, argv in argvs.items()}})
         super().__init__(("127.0.0.1", 0), handler)
@@ -99,13 +91,10 @@ class BridgeServer(ThreadingHTTPServer):
         super().serve_forever(poll_interval)
 
     def open(self, name: str) -> ServedTerminal:
-        """A terminal with one of the programs."""
         return ServedTerminal(("127.0.0.1", self.server_port), f"/{name}")
 
 
 class ServedTerminal:
-    """A terminal behind a server, ours or the whole one."""
-
     def __init__(self, address: tuple[str, int], path: str) -> None:
         self.connection = socket.create_connection(address)
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -127,7 +116,6 @@ class ServedTerminal:
         return self.connection.recv_into(self.buffer) or None
 
     def discard(self) -> None:
-        """Take what has come so far."""
         self.connection.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             while self.read():
@@ -180,7 +168,6 @@ def flooding(open_terminal: Terminal) -> Iterator[None]:
 
 
 def keys(name: str, echo: list[str], flood: list[str], results: Results, count: int = KEYS) -> None:
-    """The rows of a key's echo, alone and beside a terminal that floods."""
     server = BridgeServer(echo=echo, flood=flood)
     with forked(server):
         for place in ("alone", "beside a flood"):
@@ -215,7 +202,6 @@ def flood_speed(terminal: BareTerminal | ServedTerminal) -> float:
 
 
 def floods(name: str, flood: list[str], results: Results) -> None:
-    """The rows of a flood: its speed, and what it costs the server."""
     server = BridgeServer(flood=flood)
     cpu: list[float] = []
     with forked(server) as pid:
@@ -258,7 +244,6 @@ def clients_of(parent: int) -> dict[int, list[str]]:
 
 
 def first_bytes(server: programs.Server, id: str, results: Results) -> None:
-    """The row of a terminal's first byte."""
     attach = attach_of(server, id)
 
     def first(open_terminal: Terminal) -> float:
@@ -326,7 +311,6 @@ def shell_echo(terminal: BareTerminal | ServedTerminal) -> float:
 
 
 def bridges(made: House, results: Results) -> None:
-    """What needs no server but the bridge."""
     line = b"0123456789abcdef" * 4 + b"\n"
     with tempfile.NamedTemporaryFile(dir="/var/tmp") as text:
         text.write(line * (FLOOD_SIZE // len(line) + 1))
@@ -345,7 +329,6 @@ def bridges(made: House, results: Results) -> None:
 
 
 def whole(made: House, results: Results) -> None:
-    """What needs the whole server."""
     ids = made.sessions(SESSIONS)
     with made.server() as server:
         server.get("/api/sessions")

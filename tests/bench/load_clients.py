@@ -29,7 +29,6 @@ PATIENCE = 10.0  # seconds that a connection may take to open
 
 
 def upgrade(address: Address, path: str, subprotocol: str = "") -> bytes:
-    """The head of a request for a WebSocket."""
     lines = [
         f"GET {path} HTTP/1.1", f"Host: {address[0]}:{address[1]}", "Upgrade: websocket", "Connection: Upgrade",
         "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
@@ -50,7 +49,6 @@ class Work:
         self.pid = self._process.pid or 0
 
     def end(self) -> Any:
-        """Let it end; what it found."""
         self.over.set()
         found = self._found.get(timeout=60)
         self._process.join(30)
@@ -61,8 +59,6 @@ class Work:
 
 
 class Crowd:
-    """Connections that are only there."""
-
     def __init__(self, address: Address) -> None:
         self.address = address
         self.count = Counter[str]()

@@ -32,7 +32,6 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds that some work takes."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
@@ -71,12 +70,10 @@ class Process:
 
     @property
     def threads(self) -> int:
-        """How many there are."""
         return int(self._value("status", "Threads"))
 
     @property
     def descriptors(self) -> int:
-        """How many are open."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     @property
@@ -131,7 +128,6 @@ class Spent:
         return own, now[3] - self._before[3] - own
 
     def words(self, count: int = 1) -> str:
-        """What each of so many things took."""
         own, others = (seconds / count * 1000 for seconds in self.seconds())
         calls, lasted, *_ = self._now()
         parts = []
@@ -219,7 +215,6 @@ class House:
 
 @contextlib.contextmanager
 def house() -> Iterator[House]:
-    """Bring up Incus, and take all away at the end."""
     with incus_bed.own_daemon() as bed, tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         os.chmod(folder, 0o755)
         try:
@@ -229,7 +224,6 @@ def house() -> Iterator[House]:
 
 
 def delete(server: programs.Server, id: str) -> None:
-    """Delete a session, whatever is in it."""
     server.delete(f"/api/sessions/{id}?force=true", timeout=120)
 
 
@@ -252,7 +246,6 @@ class Client:
         self.status = 0  # of the last answer
 
     def get(self, path: str) -> tuple[float, bytes]:
-        """Seconds and body of a GET."""
         began = time.perf_counter()
         self._connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode())
         head, body, length = b"", b"", 1
@@ -268,7 +261,6 @@ class Client:
         return time.perf_counter() - began, body
 
     def close(self) -> None:
-        """Hang up."""
         self._connection.close()
 
 

@@ -34,7 +34,6 @@ def line(id: str, *counts: object, **more: object) -> str:
 
 
 def transcript_of(home: Path) -> Path:
-    """The transcript of a saved conversation."""
     folder = home / ".claude/projects/-workspace"
     folder.mkdir(parents=True)
     return folder / "a.jsonl"
@@ -119,7 +118,6 @@ def test_links_and_pipes_are_not_followed(tmp_path, talk):
 
 @pytest.fixture
 def parsed(monkeypatch):
-    """The lines that are parsed from now on."""
     lines: list[bytes] = []
     real = dialects.parse_line
 
@@ -229,13 +227,11 @@ def copilot_line(id: str, at: str = "2026-11-25T19:55:24.165Z", **counts: object
 
 
 def opencode_line(id: str, **more: object) -> str:
-    """A line that guest/opencode.js writes."""
     entry = {"id": id, "at": 1795636666243, "model": "claude-sonnet-4-5", "cost": 0.001215, "input": 10, "output": 9}
     return json.dumps({**entry, "reasoning": 4, "cache_read": 1000, "cache_write": 200, **more}) + "\n"
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file in a folder that is made for it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
 
@@ -270,7 +266,6 @@ def codex_line(kind: str, **payload: object) -> str:
 
 
 def codex_usage(id: str) -> str:
-    """What Codex writes after an answer."""
     usage = {"input_tokens": 1000, "cached_input_tokens": 600, "cache_write_input_tokens": 100, "output_tokens": 50}
     usage |= {"reasoning_output_tokens": 20, "total_tokens": 1050}
     record = codex_line("token_usage_record", response_id=id, usage=usage, thread_token_usage=usage)
@@ -337,14 +332,12 @@ def test_gemini_tells_tokens_of_each_message_that_it_may_write_again(tmp_path):
 
 
 def save(home: Path, id: str, workspace: str, path: str, text: str, *, tool: str = "claude") -> clincus.SavedSession:
-    """Save a conversation of a project; its record."""
     write(home / id / path, text)
     return clincus.SavedSession(session_id=id, tool=tool, directory=str(home / id), workspace=workspace)
 
 
 @pytest.fixture
 def saved(tmp_path):
-    """A function that saves a conversation of a project."""
     return functools.partial(save, tmp_path)
 
 
@@ -390,13 +383,11 @@ def test_only_the_days_that_are_asked_for_count_and_what_is_older_is_not_read(sa
     assert (spending(one)["projects"], parsed) == ([], [])
 
 
-@table("id", ["a", ""], ids=["messages with an id", "without one"])
-def test_a_conversation_that_went_on_in_another_session_counts_once(tmp_path, id):
-    talk = line(id, 1000, 0, 0, 0, timestamp=today())
-    other = line(id and "b", 1, 0, 0, 0, timestamp=today())
+def test_a_conversation_that_went_on_in_another_session_counts_once(saved):
+    talk, other = (line(id, count, 0, 0, 0, timestamp=today()) for id, count in (("a", 1000), ("b", 1)))
     texts = {"one": talk, "two": talk + other, "three": other}
-    found = spending(*(save(tmp_path, name, "/w/app", CLAUDE_FILE, text) for name, text in texts.items()))
-    assert found["tokens"]["input"] == (1001 if id else 1002)
+    found = spending(*(saved(name, "/w/app", CLAUDE_FILE, text) for name, text in texts.items()))
+    assert found["tokens"]["input"] == 1001
 
 
 # ---- the command line --------------------------------------------------------------------------------------------

@@ -17,7 +17,6 @@ clincus.install_features(None)  # they add settings
 
 
 def price(model: str, *tokens: int, prices: Prices | None = None, at: str = "2026-11-25T10:00:00Z") -> float | None:
-    """The dollars of a message with so many tokens of input, output, cache read and cache write."""
     counts = (*tokens, 0, 0, 0)[:4]
     return (prices or Prices()).cost(Message(model, at, True, counts))
 
@@ -75,7 +74,6 @@ def test_no_row_of_the_table_hides_another():
 
 @pytest.fixture
 def configured(tmp_path, monkeypatch):
-    """A function that gives the configuration with a text as the user's file."""
     monkeypatch.setattr(clincus, "SYSTEM_CONFIG", str(tmp_path / "none"))
     return functools.partial(configuration, tmp_path)
 

@@ -21,7 +21,6 @@ LIMITS = {
 
 
 def written(home: Path, tool: str = "claude") -> dict[str, str]:
-    """The files that a session of a workspace beside the home gets."""
     session = SimpleNamespace(tool=tool, workspace=str(home / "work"))
     files = status.guest_files({"HOME": str(home)})(session)
     return {file.path: file.data.decode() for file in files}
@@ -46,7 +45,6 @@ def test_nobody_loses_a_status_line_of_their_own(tmp_path, place):
 
 
 def kept(home: Path, told: object) -> status.Status:
-    """What was kept of what Claude Code told."""
     file = home / status.KEPT
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(told if isinstance(told, str) else json.dumps(told))

@@ -142,7 +142,6 @@ PAIRS = [("127.0.0.1", "127.8.9.10"), ("::1", "::1"), ("::", "127.0.0.1"), ("0.0
 
 
 def connected(listen, connect):
-    """A client's socket, and the server's of the same connection."""
     if listen == "127.0.0.1" != connect:
         listen = connect
     family = socket.AF_INET6 if ":" in listen else socket.AF_INET
@@ -294,7 +293,6 @@ def test_a_browser_that_installs_the_page_gets_manifest_and_icons_without_the_co
 
 
 def test_a_visit_renews_the_cookie(gate):
-    """Who comes each month is never signed out."""
     cookie = f"clincus-{PORT}={gate.cookie}"
 
     def headers(accept, *cookies):

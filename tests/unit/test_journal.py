@@ -30,7 +30,6 @@ AGENT = {"state": "waiting", "reason": "question", "text": "Red\nor blue?\x1b[2J
 
 
 def found(**labels: str) -> dict[str, Any]:
-    """What Incus says of the session."""
     config = {"workspace": "/srv/app", "tool": "claude", "session_id": "talk-1", **labels}
     return {
         "name": ID,
@@ -41,8 +40,6 @@ def found(**labels: str) -> dict[str, Any]:
 
 
 class Office:
-    """A journal of a server with one session."""
-
     def __init__(self, home: Path) -> None:
         self.environ = {"HOME": str(home)}
         self.folder = home / ".clincus" / "logs"
@@ -82,7 +79,6 @@ class Office:
         self.journal.write_next()
 
     def starts(self, at: str) -> None:
-        """Let the session run since a time."""
         self.registry.compare_one(next(self.registry.questions), ID, {**found(), "last_used_at": at})
         self.happen("started")
 
@@ -221,7 +217,6 @@ def test_what_becomes_of_a_session_without_a_request_is_told(office):
 
 
 def test_a_container_cannot_push_out_what_persons_asked_for(office):
-    """It may change what its tool does once a second, and restart itself, for as long as it likes."""
     office.happen("started")
     office.ask()
     for number in range(1500):
@@ -301,8 +296,6 @@ def test_every_write_of_the_contract_is_followed_but_those_that_pages_repeat():
 
 
 class Asked:
-    """A command on one running session, as the command line runs it."""
-
     def __init__(self, home: Path) -> None:
         self.office = Office(home)
         self.context = Context(find_command(["rename"])[0], Options(container=ID, name="login"), self.office.environ)

@@ -35,7 +35,6 @@ def environ(tmp_path, monkeypatch):
 
 @pytest.fixture
 def load(environ, tmp_path):
-    """A function that loads a config file of the user's with a text."""
 
     def loaded(text: str) -> clincus.Config:
         (tmp_path / ".config" / "clincus" / "config.toml").write_text(text)

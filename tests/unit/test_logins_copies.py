@@ -31,7 +31,6 @@ def environ(tmp_path, monkeypatch) -> dict[str, str]:
 
 @pytest.fixture
 def lending(tmp_path, environ):
-    """A function that makes what the server knows, of some sessions."""
 
     def make(*sessions: clincus.Session, text: str = "") -> Lending:
         (tmp_path / ".config" / "clincus" / "config.toml").write_text(text)

@@ -41,7 +41,6 @@ class House:
         self.loan = next(one for one in loans_of(LABEL, self.lending._logins()) if one.login.name == "github")
 
     def ask(self) -> None:
-        """Let the session send a request with GitHub's login."""
         account = Account(self.lending, self.one, "github.com")
         self.lending.vault.check(self.loan.login)
         account.ask(self.loan, lambda found: account.lent(self.loan) if isinstance(found, Secret) else None)

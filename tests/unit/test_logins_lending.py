@@ -45,8 +45,6 @@ STRANGER = Loan(KEY.login, "clincus-" + hashlib.sha256(b"stranger").hexdigest()[
 
 
 class Heard:
-    """What an exchange told."""
-
     def __init__(self) -> None:
         self.alarms: list[tuple[str, str]] = []
         self.uses: list[str] = []
@@ -71,8 +69,6 @@ class Heard:
 
 
 class Talk(Heard):
-    """An exchange, what it told, and both ends of it."""
-
     def __init__(self, host: str = HOST, loans: Sequence[Loan] = LOANS, value: str = VALUE) -> None:
         super().__init__()
         self.host, self.value = host, value
@@ -90,7 +86,6 @@ class Talk(Heard):
         return taken(self.exchange.to_server)
 
     def answer(self, data: bytes) -> bytes:
-        """Answer, and return what the client gets."""
         self.exchange.from_server(data)
         return self.client_gets()
 
@@ -99,14 +94,12 @@ class Talk(Heard):
 
 
 def taken(held: bytearray) -> bytes:
-    """Take all bytes out."""
     found = bytes(held)
     held.clear()
     return found
 
 
 def lent(value: str = VALUE) -> Talk:
-    """A talk in which a value was sent."""
     talk = Talk(value=value)
     talk.ask(GET, SENT)
     return talk
@@ -359,7 +352,6 @@ def test_placeholders_have_the_shape_of_their_service_and_are_nobody_elses(name)
 @table("before", ["", "x", "xy", "Authorization: Bearer "])
 @table("code", [base64.b64encode, base64.urlsafe_b64encode])
 def test_a_text_with_the_value_in_base64_does_not_show_it(before, code):
-    """A server may encode all of the request."""
     body = code(f"{before}{VALUE}\r\nHost: x".encode())
     shown = lent().answer(with_length(body))
     text = shown.partition(b"\r\n\r\n")[2].decode()

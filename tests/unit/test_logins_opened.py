@@ -49,7 +49,6 @@ class Vendor(Upstream):
             self.serve(tls)
 
     def echo(self, tls: ssl.SSLSocket) -> None:
-        """Answer each request with its own head."""
         while head := read_until(tls, b"\r\n\r\n"):
             self.got.append(head)
             tls.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(head), head))
@@ -98,7 +97,6 @@ def road(tmp_path_factory) -> Iterator[Road]:
 
 
 def said(tls: ssl.SSLSocket) -> bytes:
-    """An answer with a length."""
     head = read_until(tls, b"\r\n\r\n")
     length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
     body = b""

@@ -56,7 +56,6 @@ class PersonsHost:
         return json.loads(self.file.read_text())
 
     def expire(self) -> None:
-        """Let the time of the login be over."""
         content = self.content()
         content["claudeAiOauth"]["expiresAt"] = int(time.time() * 1000)
         self.file.write_text(json.dumps(content))
@@ -91,7 +90,6 @@ def test_one_whose_time_is_over_is_renewed_in_the_tools_own_file(host):
 
 
 def test_ten_renewals_by_two_servers_and_the_tool_itself_log_nobody_out(host):
-    """Each of them renews when it sees that the time is over, and all do at once."""
     servers, failures = [host.server(), host.server()], []
 
     def ask(server: Renewal) -> None:
@@ -230,7 +228,6 @@ def token(**says: object) -> str:
 
 
 def test_a_login_of_codex_is_renewed_when_its_token_says_so(tmp_path):
-    """Its file holds the id token of the last answer, and the time."""
     old, new = token(exp=time.time() - 1), token(exp=time.time() + 3600)
     file = tmp_path / "codex" / "auth.json"
     file.parent.mkdir()

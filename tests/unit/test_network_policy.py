@@ -184,7 +184,6 @@ def test_a_plain_request_in_a_tunnel_is_for_the_host_of_the_tunnel():
 
 
 def hello(name: str | None) -> bytes:
-    """The ClientHello of a real TLS client."""
     context = ssl.create_default_context()
     context.check_hostname = False
     outgoing = ssl.MemoryBIO()
@@ -194,7 +193,6 @@ def hello(name: str | None) -> bytes:
 
 
 def in_records(data: bytes, size: int) -> bytes:
-    """A handshake message in records of so many bytes."""
     message = data[5:]
     pieces = [message[at : at + size] for at in range(0, len(message), size)]
     return b"".join(data[:3] + len(piece).to_bytes(2, "big") + piece for piece in pieces)

@@ -63,7 +63,6 @@ class Upstream:
         self.listener.close()
 
     def join(self) -> None:
-        """Wait until nothing goes on here any more."""
         for thread in self.threads:
             thread.join(DEADLINE)
 
@@ -90,7 +89,6 @@ class Road:
         self.proxy.close()
 
     def close(self) -> None:
-        """End everything that this has begun."""
         self.answers.set()
         self.is_over = True
         self.proxy.wake()
@@ -141,7 +139,6 @@ class Road:
 
 
 def read_until(connection: socket.socket, end: bytes) -> bytes:
-    """What comes up to and with some bytes, or up to the end of all."""
     found = b""
     while not found.endswith(end):
         data = connection.recv(1)
@@ -152,7 +149,6 @@ def read_until(connection: socket.socket, end: bytes) -> bytes:
 
 
 def rest(connection: socket.socket) -> bytes:
-    """All that comes yet."""
     found = b""
     try:
         while data := connection.recv(65536):
@@ -308,7 +304,6 @@ def test_a_name_that_is_taken_off_the_list_loses_its_connections(road):
 
 @table("target", ["lan.example:443", "93.184.216.34:443"])
 def test_a_session_that_was_opened_since_its_start_keeps_the_limits_of_its_proxy(road, target):
-    """Programs of that run still ask the proxy."""
     road.proxy.want("one", Policy("open", has_proxy=True))
     road.addresses["lan.example"] = "10.1.2.3"
     connection = road.asking(target)

@@ -41,7 +41,6 @@ class Far:
         self.line = self.new_line(path, OWNER)
 
     def close(self) -> None:
-        """End the line, and wait for the threads of all lines."""
         self.line.stop()
         for thread in threading.enumerate():
             if thread.name == "carrying connections":
@@ -106,7 +105,6 @@ def test_a_line_that_breaks_is_made_anew(far):
 
 
 def test_what_waits_for_the_proxy_is_bounded_and_then_the_line_is_not_read(tmp_path):
-    """A proxy that reads nothing: the connections are full one after the other."""
     path = str(tmp_path / "proxy")
     ours, container = socket.socketpair()
     with ours, container, socket.socket(socket.AF_UNIX) as proxy:
@@ -179,8 +177,6 @@ def frame(kind: int, number: int, content: bytes = b"") -> bytes:
 
 
 class Root:
-    """A container that writes what it likes on its line."""
-
     def __init__(self, path: str) -> None:
         self.end, ours = socket.socketpair()
         self.end.settimeout(DEADLINE)
@@ -204,7 +200,6 @@ class Root:
 
 @pytest.fixture
 def silent(tmp_path_factory) -> Iterator[str]:
-    """A proxy that accepts and reads nothing."""
     with socket.socket(socket.AF_UNIX) as listener:
         path = str(tmp_path_factory.mktemp("s") / "silent")
         listener.bind(path)
@@ -241,7 +236,6 @@ def test_more_connections_than_there_may_be_are_closed_at_once(road):  # noqa: F
 
 
 def test_a_container_that_takes_nothing_lets_nothing_grow(road):  # noqa: F811
-    """It opens connections without end, each of which is refused, and never reads."""
     with contextlib.closing(Root(road.path)) as root:
         root.end.setblocking(False)
         number, sent = 1, b""
@@ -256,7 +250,6 @@ def test_a_container_that_takes_nothing_lets_nothing_grow(road):  # noqa: F811
 
 @table("end", ["after_start", "stopped", "deleted"])
 def test_only_while_a_session_starts_its_line_is_taken_from_another_host(monkeypatch, end):
-    """Afterwards another Clincus may lead its container out."""
     gateway, manners = network.Gateway(None), []
     monkeypatch.setattr(gateway, "_keep_line", lambda id, manner: manners.append(manner))
     monkeypatch.setattr(network.Gateway, "proxy", Mock())

@@ -42,13 +42,11 @@ def environ(tmp_path, monkeypatch):
 
 
 def a_home(folder, monkeypatch):
-    """A home of its own, and no system-wide config file."""
     monkeypatch.setattr(clincus, "SYSTEM_CONFIG", str(folder / "none"))
     return {"HOME": str(folder / "home"), "PATH": "/nowhere"}
 
 
 def configured(environ, text):
-    """The configuration that a user's file gives."""
     path = Path(environ["HOME"], ".config/clincus/config.toml")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
@@ -56,7 +54,6 @@ def configured(environ, text):
 
 
 def carried(environ, name, config, *, environment=None, **files):
-    """What a tool carries into a new container, by path."""
     for path, text in files.get("files", {}).items():
         full = Path(environ["HOME"], path)
         full.parent.mkdir(parents=True, exist_ok=True)

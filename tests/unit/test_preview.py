@@ -79,7 +79,6 @@ def test_the_name_of_an_origin_is_one_of_the_dns(id, label):
 
 
 def request(*lines: str, first: str = "GET / HTTP/1.1", connection=None) -> clincus.Request:
-    """A request with these fields, from this machine."""
     head = "\r\n".join([first, f"Host: {ORIGIN[7:]}", *lines, "", ""]).encode("latin-1")
     return clincus.parse_head(head, clincus.Peer("127.0.0.1", HERE, ""), connection)
 
@@ -295,7 +294,6 @@ def test_an_opening_ends_when_the_network_is_closed_or_opened(label):
 
 
 def opening() -> openings.Opening:
-    """An opening that leads nowhere."""
     door = doors.CommandDoor(clincus.Incus(), "clincus-a1b2c3-1", "127.0.0.1", 3000, 1000)
     return openings.Opening("clincus-a1b2c3-1", 3000, door, "127.0.0.1")
 
@@ -303,7 +301,6 @@ def opening() -> openings.Opening:
 def admitted(
     *lines: str, one: openings.Opening | None, target: str = "/", token: str = "", method: str = "GET"
 ) -> bool:
-    """Whether the guard lets a request pass."""
     with contextlib.suppress(clincus.ClincusError):
         return openings.admit(token, one, request(*lines, first=f"{method} / HTTP/1.1"), target, ORIGIN)
     return False
@@ -372,7 +369,6 @@ def test_an_opening_takes_only_so_many_connections_and_ends_them_when_it_ends():
 
 @table(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
 def test_a_command_carries_bytes_both_ways_and_ends_with_its_connection(family, address):
-    """The relay runs here in place of in a container."""
     incus = SimpleNamespace(exec_argv=lambda id, command, user: command)
     with socket.create_server((address, 0), family=family) as server:
         door = doors.CommandDoor(incus, "", address, server.getsockname()[1], 1000)  # type: ignore[arg-type]
