@@ -9,42 +9,27 @@ events, and requests.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 
 from websockets.sync.client import connect
 
 from tests import programs
 from tests.bench.bench_server import constant_server
 from tests.bench.figures import Results, Row
-from tests.bench.load_clients import Found, Sample, Work, ask, hold
+from tests.bench.load_clients import Work, ask, hold
 from tests.bench.measuring import House, Process, Spent, delete, percentile, run_alone
 
 State = tuple[float, int, int, int]  # memory in MB, threads, descriptors, children
 CALM = 50  # moments of which the least counts
-CALM_SECONDS = 20.0  # of the time before the load
 SETTLE = 60.0  # seconds at most for all to be over
 GIVE_BACK = 65.0  # seconds in which the server gives freed memory back: it does every 30, and twice is sure
 EVENTS = "clincus.events.v1"
 # What is as it should be, of all that is counted.
 FINE = "requests 200|(terminals|events)( opened)?"
 OUTPUT = b"sh while sleep 0.5; do echo $RANDOM some output of a tool that works $RANDOM; done\r"
-
-
-@dataclass
-class Phase:
-    """A time in which the load is the same, and what was seen of the server then."""
-
-    began: float = field(default_factory=time.monotonic)
-    ended: float = 0.0
-    calls: str = ""  # what the server has spent, in words
-
-    def of(self, samples: Iterable[Sample]) -> list[float]:
-        return [seconds for at, seconds in samples if self.began <= at <= self.ended]
 
 
 def state(process: Process, when: str, looks: int = 1) -> State:
@@ -74,14 +59,6 @@ def state_afterwards(process: Process, rest: State, what: str) -> State:
     return state(process, "and later", CALM)
 
 
-@contextlib.contextmanager
-def phase_of(server: programs.Server) -> Iterator[Phase]:
-    phase, spent = Phase(), Spent(server)
-    yield phase
-    phase.ended = time.monotonic()
-    phase.calls = spent.words(round(phase.ended - phase.began))
-
-
 def start_printing(server: programs.Server, id: str) -> None:
     """Let a session's tool print a line now and then, until the session is deleted."""
     with connect(f"{server.socket_url}/ws/terminal/{id}", ping_interval=None) as terminal:
@@ -109,34 +86,30 @@ def measure(made: House, results: Results, options: argparse.Namespace) -> None:
         rest = state(process, "at rest, sessions run", CALM)
         others = ["/metrics", "/api/sessions/history", f"/api/sessions/{printing[0]}/agent"]
         with constant_server(server.get("/api/sessions").body) as bare:
-            requests = Work(ask, address, bare, others, options.rate)
-            with phase_of(server) as before:
-                time.sleep(CALM_SECONDS)
             crowd = open_crowd(server, printing, options)
-            with phase_of(server) as loaded:
-                time.sleep(options.minutes * 30)
-                middle = state(process, "in the middle")
-                time.sleep(options.minutes * 30)
+            requests, spent = Work(ask, address, bare, others, options.rate), Spent(server)
+            time.sleep(options.minutes * 60)
+            calls = spent.words(round(options.minutes * 60))
             end = state(process, "at the end")
             got: dict[str, int] = crowd.end()
-            listings = requests.end()
+            listings, baselines, answers = requests.end()
         after = state_afterwards(process, rest, "the load")
         note = f"{options.terminals} terminals, {options.subscribers} subscribers, {options.rate:g} requests/s, "
-        note += f"{options.minutes:g} minutes; in a second of it {loaded.calls}; before it {before.calls}; "
+        note += f"{options.minutes:g} minutes; in a second of it {calls}; "
         results.add(
-            row("GET /api/sessions", listings, loaded, 0.050, note),
-            lost_row({**got, **listings[2]}),
-            *taken({"at rest": rest, "in the middle": middle, "at the end": end, "afterwards": after}),
+            listing_row(listings, baselines, note),
+            lost_row({**got, **answers}),
+            *taken({"at rest": rest, "at the end": end, "afterwards": after}),
         )
         for id in printing:
             delete(server, id)
 
 
-def row(figure: str, found: Found, phase: Phase, goal: float | None = None, note: str = "") -> Row:
-    ours, bare = (phase.of(samples) for samples in found[:2])
+def listing_row(ours: list[float], bare: list[float], note: str) -> Row:
     p50, bare_p50 = (percentile(values, 0.5) * 1000 for values in (ours, bare))
     words = f"{note}p50 {p50:.1f} ms of {len(ours)}, that of the baseline {bare_p50:.1f} ms"
-    return Row(f"load: {figure}, p99", "s", percentile(ours, 0.99), goal, percentile(bare, 0.99), note=words)
+    figure = "load: GET /api/sessions, p99"
+    return Row(figure, "s", percentile(ours, 0.99), 0.050, percentile(bare, 0.99), note=words)
 
 
 def lost_row(counts: Mapping[str, int]) -> Row:

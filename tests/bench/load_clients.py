@@ -21,7 +21,6 @@ from typing import Any
 from tests.bench.measuring import Client
 
 Address = tuple[str, int]
-Sample = tuple[float, float]  # when it was taken (time.monotonic), and its seconds
 ROUND = 0.02  # seconds between two rounds of the crowd
 ALIVE = b"\x8a\x80\0\0\0\0"  # a pong that nobody asked for (RFC 6455, 5.5.3): the server asks those that say nothing
 ALIVE_PAUSE = 20.0
@@ -46,7 +45,6 @@ class Work:
         self._found: Any = multiprocessing.Queue()
         self._process = multiprocessing.Process(target=self._run, args=(target, *arguments), daemon=True)
         self._process.start()
-        self.pid = self._process.pid or 0
 
     def end(self) -> Any:
         self.over.set()
@@ -118,7 +116,7 @@ def hold(work: Work, address: Address, wanted: list[tuple[str, str]]) -> dict[st
 
 # -- The client that measures
 
-Found = tuple[list[Sample], list[Sample], dict[str, int]]  # of the server, of the baseline, and what else there was
+Found = tuple[list[float], list[float], dict[str, int]]  # seconds of the server, of the baseline, and the answers
 
 
 def ask(work: Work, ours: Address, bare: Address, others: list[str], rate: float) -> Found:
@@ -126,7 +124,7 @@ def ask(work: Work, ours: Address, bare: Address, others: list[str], rate: float
 
     Gives the seconds of each list and of each answer of the bare server, and how the answers were.
     """
-    listings, baselines, count = list[Sample](), list[Sample](), Counter[str]()
+    listings, baselines, count = list[float](), list[float](), Counter[str]()
 
     def send(offset: float) -> None:
         client, baseline, paths = Client(*ours), Client(*bare), itertools.cycle(others)
@@ -138,7 +136,7 @@ def ask(work: Work, ours: Address, bare: Address, others: list[str], rate: float
                 samples = listings
                 if not is_list:
                     samples, (seconds, _) = baselines, baseline.get("/")
-                samples.append((time.monotonic() - seconds, seconds))
+                samples.append(seconds)
             except OSError as error:
                 count[f"requests lost: {error!r}"] += 1
                 with contextlib.suppress(OSError):
