@@ -67,7 +67,6 @@ def test_the_windows_and_the_context_are_told(tmp_path):
     [
         "",
         "[" * 100_000,
-        {"rate_limits": [1], "context_window": 5},
         {"rate_limits": {"five_hour": {"used_percentage": "42", "resets_at": 1_795_650_000}}},
         {"context_window": {"context_window_size": True}},
     ],

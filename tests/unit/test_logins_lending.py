@@ -118,7 +118,6 @@ def coded(user: str, password: str) -> str:
     [
         (SENT, f"X-Api-Key: {VALUE}"),
         (f"Authorization: Bearer {TOKEN.placeholder}", f"Authorization: Bearer {VALUE}"),
-        (f"authorization: token {TOKEN.placeholder}", f"authorization: token {VALUE}"),
         (f"Authorization: {coded('x', TOKEN.placeholder)}", f"Authorization: {coded('x', VALUE)}"),
     ],
 )
@@ -144,13 +143,11 @@ OF_ANOTHER = "that of another session, "
         (f"GET /{KEY.placeholder.replace('c', '%63')} HTTP/1.1", "A: b", "key", "in the address"),
         (GET, f"X-Other: {KEY.placeholder}", "key", "in the header x-other"),
         *((GET, f"A: {in_base64(before)}", "key", "in the header a") for before in ("", "x", "xy")),
-        (GET, f"Authorization: Bearer {KEY.placeholder}", "key", IN_AUTHORIZATION),
         (GET, f"X-Api-Key: {KEY.placeholder}, x", "key", "in the header x-api-key"),
         (GET, f"Authorization: Digest {TOKEN.placeholder}", "token", IN_AUTHORIZATION),
         (GET, f"Authorization: {coded(TOKEN.placeholder, 'x')}", "token", IN_AUTHORIZATION),
         (GET, f"Authorization: Bearer {ELSEWHERE.placeholder}", "elsewhere", IN_AUTHORIZATION),
         (GET, f"Authorization: {coded('u', STRANGER.placeholder)}", "key", OF_ANOTHER + IN_AUTHORIZATION),
-        (f"GET /?key={STRANGER.placeholder} HTTP/1.1", "A: b", "key", f"{OF_ANOTHER}in the address"),
     ],
 )
 def test_a_placeholder_in_any_other_place_of_a_head_is_refused_and_told(line, field, login, where):
@@ -349,7 +346,7 @@ def test_placeholders_have_the_shape_of_their_service_and_are_nobody_elses(name)
     assert mark.decode() in one
 
 
-@table("before", ["", "x", "xy", "Authorization: Bearer "])
+@table("before", ["", "x", "xy"])
 @table("code", [base64.b64encode, base64.urlsafe_b64encode])
 def test_a_text_with_the_value_in_base64_does_not_show_it(before, code):
     body = code(f"{before}{VALUE}\r\nHost: x".encode())

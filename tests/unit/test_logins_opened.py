@@ -207,21 +207,3 @@ def test_events_come_as_they_are_sent_and_end_when_the_login_is_revoked(road):
         with contextlib.suppress(OSError):
             assert rest(tls) == b""
         wait_until(lambda: road.proxy.count() == 0, "the end of the connection")
-
-
-def test_an_end_of_the_program_ends_the_connection_to_the_server(road):
-    is_there, is_over = threading.Event(), threading.Event()
-
-    def serve(tls: ssl.SSLSocket) -> None:
-        read_until(tls, b"\r\n\r\n")
-        is_there.set()
-        with contextlib.suppress(OSError):
-            tls.recv(1)
-        is_over.set()
-
-    road.vendor.serve = serve
-    with road.tls() as tls:
-        tls.sendall(REQUEST)
-        assert is_there.wait(DEADLINE)
-    assert is_over.wait(DEADLINE)
-    wait_until(lambda: road.proxy.count() == 0, "the end of the connection")
