@@ -9,7 +9,6 @@
 # make bench   the measurements of docs/performance.md: one table, no verdicts; it wants an idle machine for twenty minutes,
 #              and goes on where the last run of the same build ended; BENCH_FLAGS="start idle" measures these parts anew
 # make bench-load  terminals, subscribers, requests and prompts for 15 minutes, and what is left of them
-# make bench-hostile  200 sessions on two engines for 20 minutes, a third of them hostile (BENCH_FLAGS="--sessions 30": fewer)
 # make lock    requirements-dev.txt from pyproject.toml (UPGRADE=1: with the newest versions)
 # make release dist/release/ with the .pyz, the wheel, the sdist and SHA256SUMS: the same bytes from the same commit, which
 #              needs a night without a failure (docs/nightly.md)
@@ -47,7 +46,7 @@ NIGHT_PACKAGES := firefox-esr webkit2gtk-driver xvfb
 # What one of four workers has compiled the others need as well.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve build docs docs-checked test test-loaded lock pythons pytest collected checks failures test-packages nightly lint spa spa-test spa-lint spa-check spa-unit bench bench-load bench-hostile release clean packages
+.PHONY: serve build docs docs-checked test test-loaded lock pythons pytest collected checks failures test-packages nightly lint spa spa-test spa-lint spa-check spa-unit bench bench-load release clean packages
 
 serve: dist/clincus.pyz
 	$(PYTHON) dist/clincus.pyz setup --yes
@@ -184,10 +183,6 @@ bench: $(VENV)/tested dist/clincus.pyz
 bench-load: $(VENV)/tested dist/clincus.pyz
 	@$(MAKE) --no-print-directory packages PACKAGES='$(TEST_PACKAGES)'
 	CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python -m tests.bench.bench_load --write dist/load.json $(BENCH_FLAGS)
-
-bench-hostile: $(VENV)/tested dist/clincus.pyz
-	@$(MAKE) --no-print-directory packages PACKAGES='$(TEST_PACKAGES)'
-	CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python -m tests.bench.bench_hostile --write dist/hostile.json $(BENCH_FLAGS)
 
 release: $(VENV)/tested
 	@$(BIN)/python build_release.py

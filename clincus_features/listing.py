@@ -1,8 +1,8 @@
 """One session, and the list of all sessions, made once for each change: hundreds are listed as quickly as one.
 
-The pages get an event for each change of the list, so between two events the list is the same. Measured with 500
-sessions on 20 engines (tests/bench/bench_many.py, bench_many_page.py). With more, these grow: one `incus monitor`, some
-twenty threads and a query every 15 seconds for each engine, and the list that each page sorts after an event.
+The pages get an event for each change of the list, so between two events the list is the same. With more engines and
+sessions, these grow: one `incus monitor`, some twenty threads and a query every 15 seconds for each engine, and the
+list that each page sorts after an event. Measured once with 500 sessions on 20 engines.
 """
 
 from __future__ import annotations

@@ -26,7 +26,6 @@ The help of every command, as `clincus help COMMAND` prints it. `make docs` writ
 
 @mock.patch.dict(os.environ, {"COLUMNS": "100"})
 def page_text() -> str:
-    """The page."""
     load_commands()
     parts = [HEAD]
     for title, files in TOPICS.items():

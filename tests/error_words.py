@@ -25,8 +25,6 @@ VALUE = "…"  # in the place of a value, or of another program's words
 
 
 class Message(NamedTuple):
-    """An error in the source."""
-
     path: Path
     line: int
     text: str
@@ -49,7 +47,6 @@ def messages() -> Iterator[Message]:
 
 
 def assigned(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, ast.expr]]:
-    """The names that statements give values to."""
     for node in nodes:
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
             yield node.targets[0].id, node.value

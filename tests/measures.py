@@ -39,7 +39,6 @@ def code_lines(path: Path) -> list[str]:
 
 
 def main() -> None:
-    """Print the table."""
     print(f"{'part':<14}{'statements':>12}{'code lines':>12}{'characters a line':>20}{'conditionals':>14}")
     for name, patterns in PARTS.items():
         paths = [path for pattern in patterns for path in sorted(ROOT.glob(pattern)) if path != GENERATED]

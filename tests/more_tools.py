@@ -18,8 +18,6 @@ PACKAGES = {
     "codex": "@openai/codex@0.169.0",
     "gemini": "@google/gemini-cli@0.61.0",
     "aider": "aider-chat==0.86.2",
-    "npm": "npm@10.9.3",
-    "twine": "twine==6.1.0",  # with the pip of its Python
     "gh": "gh",  # Debian's
     "curl": "curl",  # the same
     "docker": "docker.io docker-cli containerd runc iptables libxtables12 libnftnl11 libmnl0 libip4tc2 libip6tc2",
@@ -35,18 +33,9 @@ export LD_LIBRARY_PATH={PLACE}/lib PYTHONHOME={PYTHON_PLACE} PYTHONPATH={PLACE}/
 exec {PYTHON_PLACE}/bin/PYTHON -m aider "$@"
 """
 # These may lie anywhere.
-NPM = """#!/bin/sh
-here=$(dirname "$0")
-LD_LIBRARY_PATH=$here/lib exec "$here/node" "$here/node_modules/npm/bin/npm-cli.js" "$@"
-"""
 CURL = """#!/bin/sh
 here=$(dirname "$0")
 LD_LIBRARY_PATH=$here/lib exec "$here/program" "$@"
-"""
-PYTHON_MODULE = f"""#!/bin/sh
-here=$(dirname "$0")
-export LD_LIBRARY_PATH=$here/lib PYTHONHOME={PYTHON_PLACE} PYTHONPATH=$here/site
-exec {PYTHON_PLACE}/bin/PYTHON -m MODULE "$@"
 """
 DOCKER = """#!/bin/sh
 here=$(dirname "$0")
@@ -71,7 +60,6 @@ def tool_folder(name: str) -> Path:
 
 
 def run(*argv: object) -> str:
-    """Run a program; its output."""
     words = [str(word) for word in argv]
     done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=600)
     return done.stdout.decode()
@@ -104,7 +92,6 @@ def fetch_codex(folder: Path) -> None:
 
 
 def fetch_gemini(folder: Path) -> None:
-    """Scripts for Node."""
     npm_install("gemini", folder)
     copy_node(folder)
     write_program(folder / "gemini", GEMINI)
@@ -115,13 +102,6 @@ def copy_node(folder: Path) -> None:
     node = Path(os.path.realpath(shutil.which("node") or "node"))
     shutil.copy(node, folder / "node")
     copy_libraries([node], folder / "lib")
-
-
-def fetch_npm(folder: Path) -> None:
-    """Scripts for Node."""
-    npm_install("npm", folder)
-    copy_node(folder)
-    write_program(folder / "npm", NPM)
 
 
 def fetch_gh(folder: Path) -> None:
@@ -154,25 +134,11 @@ def fetch_docker(folder: Path) -> None:
 
 def fetch_aider(folder: Path) -> None:
     """Modules for the Python of `aider_python`."""
-    python = install_modules("aider", folder)
-    write_program(folder / "aider", AIDER.replace("PYTHON ", f"{python.name} "))
-
-
-def install_modules(name: str, folder: Path) -> Path:
-    """Install a package of PyPI's below a folder, for the Python of `aider_python`, which is returned."""
     python = aider_python()
-    run(python, "-m", "pip", "install", "--quiet", "--target", folder / "site", PACKAGES[name])
+    run(python, "-m", "pip", "install", "--quiet", "--target", folder / "site", PACKAGES["aider"])
     modules = run(python, "-c", "import sysconfig; print(sysconfig.get_path('platstdlib'))").strip()
     copy_libraries([python, *Path(modules, "lib-dynload").glob("*.so")], folder / "lib")
-    return python
-
-
-def fetch_twine(folder: Path) -> None:
-    """The same, with pip."""
-    python = install_modules("twine", folder)
-    for module in ("pip", "twine"):
-        script = PYTHON_MODULE.replace("PYTHON ", f"{python.name} ").replace("MODULE ", f"{module} ")
-        write_program(folder / module, script)
+    write_program(folder / "aider", AIDER.replace("PYTHON ", f"{python.name} "))
 
 
 def aider_python() -> Path:
@@ -185,8 +151,6 @@ FETCH = {
     "codex": fetch_codex,
     "gemini": fetch_gemini,
     "aider": fetch_aider,
-    "npm": fetch_npm,
-    "twine": fetch_twine,
     "gh": fetch_gh,
     "curl": fetch_curl,
     "docker": fetch_docker,
@@ -196,7 +160,7 @@ FETCH = {
 def mounts(name: str, place: str = PLACE) -> str:
     """The mounts of a configuration that bring a tool into each container."""
     places = {tool_folder(name): place}
-    if name in ("aider", "twine"):
+    if name == "aider":
         places[aider_python().parent.parent] = PYTHON_PLACE
     return "".join(
         f'[[mounts.default]]\nhost = "{host}"\ncontainer = "{place}"\nreadonly = true\n'

@@ -37,130 +37,129 @@ class Mutant(NamedTuple):
     tests: str  # the file of tests/unit/ that has to notice
 
 
-GATE = [
-    Mutant(
-        "host", "clincus.py", "if len(hosts) != 1 or not self._is_ours(hosts[0], peer):", "if len(hosts) != 1:", "gate"
-    ),
-    Mutant("one-host", "clincus.py", "if len(hosts) != 1 or not self._is_ours", "if not self._is_ours", "gate"),
-    Mutant("origin", "clincus.py", 'if scheme not in {"http", "https"} or not', "if False and not", "gate"),
-    Mutant(
-        "fetch-site",
-        "clincus.py",
-        'get("Sec-Fetch-Site", "none").lower() not in {"none",',
-        'get("X", "none") not in {"none",',
+# The test file, the file with the protection, and each mutant: its name, what is replaced, and by what.
+OTHERS: list[tuple[str, str, list[tuple[str, str, str]]]] = [
+    (
         "gate",
-    ),
-    Mutant("peer", "clincus.py", "        if peer.why_token:\n", "        if False:\n", "gate"),
-    Mutant(
-        "forwarded", "clincus.py", "return any(name.lower() in self.PROXY_FIELDS for", "return any(False for", "gate"
-    ),
-    Mutant(
-        "content-type", "clincus.py", 'if is_browser or media_type not in {"",', 'if media_type not in {"",', "http"
-    ),
-    Mutant("nosniff", "clincus.py", '    ("X-Content-Type-Options", "nosniff"),\n', "", "http"),
-    Mutant("frame-ancestors", "clincus.py", "frame-ancestors 'none'; base-uri", "base-uri", "http"),
-    Mutant("head-limit", "clincus.py", "if len(head) >= HEAD_LIMIT:", "if False:", "http"),
-    Mutant("field-limit", "clincus.py", "if len(lines) > FIELD_LIMIT:", "if False:", "http"),
-    Mutant(
-        "token",
-        "clincus_features/sign_in.py",
-        "return hmac.compare_digest(digest(shown), digest(secret))",
-        "return True",
-        "gate",
-    ),
-    Mutant("cookie", "clincus_features/sign_in.py", "HttpOnly; SameSite=Strict", "HttpOnly", "gate"),
-]
-LIMITS = [
-    Mutant("output-limit", "clincus.py", "limit or OUTPUT_LIMIT", "limit or 1 << 60", "incus"),
-    Mutant(
-        "config-size",
         "clincus.py",
-        "text = read_text(path, CONFIG_FILE_LIMIT)",
-        "text = read_text(path, 1 << 60)",
+        [
+            ("host", "if len(hosts) != 1 or not self._is_ours(hosts[0], peer):", "if len(hosts) != 1:"),
+            ("one-host", "if len(hosts) != 1 or not self._is_ours", "if not self._is_ours"),
+            ("origin", 'if scheme not in {"http", "https"} or not', "if False and not"),
+            ("fetch-site", 'get("Sec-Fetch-Site", "none").lower() not in {"none",', 'get("X", "none") not in {"none",'),
+            ("peer", "        if peer.why_token:\n", "        if False:\n"),
+            ("forwarded", "return any(name.lower() in self.PROXY_FIELDS for", "return any(False for"),
+        ],
+    ),
+    (
+        "http",
+        "clincus.py",
+        [
+            ("content-type", 'if is_browser or media_type not in {"",', 'if media_type not in {"",'),
+            ("nosniff", '    ("X-Content-Type-Options", "nosniff"),\n', ""),
+            ("frame-ancestors", "frame-ancestors 'none'; base-uri", "base-uri"),
+            ("head-limit", "if len(head) >= HEAD_LIMIT:", "if False:"),
+            ("field-limit", "if len(lines) > FIELD_LIMIT:", "if False:"),
+        ],
+    ),
+    ("incus", "clincus.py", [("output-limit", "limit or OUTPUT_LIMIT", "limit or 1 << 60")]),
+    (
         "config",
+        "clincus.py",
+        [("config-size", "text = read_text(path, CONFIG_FILE_LIMIT)", "text = read_text(path, 1 << 60)")],
     ),
-    Mutant("history-size", "clincus.py", "if size + len(lines) > HISTORY_LIMIT:", "if False:", "history"),
-    Mutant("carried-size", "clincus.py", "left: int = CARRIED_LIMIT", "left: int = 1 << 60", "tools"),
-    Mutant("listed-files", "clincus.py", 'b"\\0", LISTED_FILES)[:LISTED_FILES]', 'b"\\0")', "conversations"),
-    Mutant("message-size", "clincus.py", "max_size=MAX_MESSAGE_SIZE", "max_size=None", "websocket"),
-    Mutant("git-memory-clone", "clincus_features/clone/private.py", "ulimit -v {MEMORY_KIB} && ", "", "clone"),
-    Mutant("git-memory-store", "clincus_features/review/store.py", "ulimit -v {MEMORY_KIB} && ", "", "review_store"),
-    Mutant("key-running", "clincus_features/idempotency.py", "if not answer.lock.locked():", "if True:", "idempotency"),
-    Mutant("key-request", "clincus_features/idempotency.py", "if answer.asked != asked:", "if False:", "idempotency"),
-    Mutant(
-        "key-length", "clincus_features/idempotency.py", "if not 0 < len(key) <= KEY_LIMIT:", "if False:", "idempotency"
+    ("history", "clincus.py", [("history-size", "if size + len(lines) > HISTORY_LIMIT:", "if False:")]),
+    ("tools", "clincus.py", [("carried-size", "left: int = CARRIED_LIMIT", "left: int = 1 << 60")]),
+    ("conversations", "clincus.py", [("listed-files", 'b"\\0", LISTED_FILES)[:LISTED_FILES]', 'b"\\0")')]),
+    ("websocket", "clincus.py", [("message-size", "max_size=MAX_MESSAGE_SIZE", "max_size=None")]),
+    (
+        "gate",
+        "clincus_features/sign_in.py",
+        [
+            ("token", "return hmac.compare_digest(digest(shown), digest(secret))", "return True"),
+            ("cookie", "HttpOnly; SameSite=Strict", "HttpOnly"),
+        ],
     ),
-    Mutant("key-number", "clincus_features/idempotency.py", " and len(self._answers) < LIMIT", "", "idempotency"),
-]
-OUTSIDE = [
-    Mutant("life", f"{NETWORK}/link.py", "LIFE = 24 * 3600.0", "LIFE = 1e9", "network_proxy"),
-    Mutant(
-        "ask-within",
-        f"{NETWORK}/link.py",
-        "self._deadline = now + ASK_WITHIN",
-        "self._deadline = now + 1e9",
+    ("clone", "clincus_features/clone/private.py", [("git-memory-clone", "ulimit -v {MEMORY_KIB} && ", "")]),
+    ("review_store", "clincus_features/review/store.py", [("git-memory-store", "ulimit -v {MEMORY_KIB} && ", "")]),
+    (
+        "idempotency",
+        "clincus_features/idempotency.py",
+        [
+            ("key-running", "if not answer.lock.locked():", "if True:"),
+            ("key-request", "if answer.asked != asked:", "if False:"),
+            ("key-length", "if not 0 < len(key) <= KEY_LIMIT:", "if False:"),
+            ("key-number", " and len(self._answers) < LIMIT", ""),
+        ],
+    ),
+    (
         "network_proxy",
-    ),
-    Mutant(
-        "sni",
         f"{NETWORK}/link.py",
-        "elif name != host and (name or port in WEB_PORTS):",
-        "elif False:",
-        "network_proxy",
+        [
+            ("life", "LIFE = 24 * 3600.0", "LIFE = 1e9"),
+            ("ask-within", "self._deadline = now + ASK_WITHIN", "self._deadline = now + 1e9"),
+            ("sni", "elif name != host and (name or port in WEB_PORTS):", "elif False:"),
+        ],
     ),
-    Mutant("most-in-all", f"{NETWORK}/proxy.py", "min(MOST_IN_ALL, files // 4)", "files // 4", "network_proxy"),
-    Mutant("most-of-session", f"{NETWORK}/proxy.py", "min(MOST_OF_SESSION, self._most", "(self._most", "network_proxy"),
-    Mutant(
-        "private",
-        f"{NETWORK}/addresses.py",
-        "if is_special(plain) and longest(plain_opened, plain) < 0:",
-        "if False:",
+    (
+        "network_proxy",
+        f"{NETWORK}/proxy.py",
+        [
+            ("most-in-all", "min(MOST_IN_ALL, files // 4)", "files // 4"),
+            ("most-of-session", "min(MOST_OF_SESSION, self._most", "(self._most"),
+        ],
+    ),
+    (
         "network_policy",
+        f"{NETWORK}/addresses.py",
+        [("private", "if is_special(plain) and longest(plain_opened, plain) < 0:", "if False:")],
     ),
-    Mutant(
-        "own-address", f"{NETWORK}/addresses.py", "if not route.is_elsewhere and", "if False and", "network_addresses"
+    (
+        "network_addresses",
+        f"{NETWORK}/addresses.py",
+        [
+            ("own-address", "if not route.is_elsewhere and", "if False and"),
+            ("own-containers", "if route.is_inside and", "if False and"),
+            ("neighbour", "if route.near and", "if False and"),
+        ],
     ),
-    Mutant("own-containers", f"{NETWORK}/addresses.py", "if route.is_inside and", "if False and", "network_addresses"),
-    Mutant("neighbour", f"{NETWORK}/addresses.py", "if route.near and", "if False and", "network_addresses"),
-    Mutant(
-        "held-most",
-        f"{NETWORK}/relay.py",
-        "for one in self._streams.values()) >= HELD_MOST",
-        "for one in ()) >= HELD_MOST",
+    (
         "network_relay",
-    ),
-    Mutant(
-        "window",
         f"{NETWORK}/relay.py",
-        "if stream.room < 0 or stream.heard_fin:",
-        "if stream.heard_fin:",
-        "network_relay",
+        [
+            ("held-most", "for one in self._streams.values()) >= HELD_MOST", "for one in ()) >= HELD_MOST"),
+            ("window", "if stream.room < 0 or stream.heard_fin:", "if stream.heard_fin:"),
+        ],
     ),
-    Mutant("vsock", f"{NETWORK}/devices.py", 'FAMILIES = {"vsock": 40, ', "FAMILIES = {", "network_policy"),
-    Mutant("clear-site-data", f"{PREVIEW}/heads.py", '"clear-site-data", ', "", "preview"),
-    Mutant("frame-options", f"{PREVIEW}/heads.py", "\"frame-ancestors 'self'", '"frame-ancestors *', "preview"),
-    Mutant(
-        "navigation",
-        f"{PREVIEW}/openings.py",
-        "if not is_link or request.method not in",
-        "if not is_link and request.method not in",
+    ("network_policy", f"{NETWORK}/devices.py", [("vsock", 'FAMILIES = {"vsock": 40, ', "FAMILIES = {")]),
+    (
         "preview",
+        f"{PREVIEW}/heads.py",
+        [
+            ("clear-site-data", '"clear-site-data", ', ""),
+            ("frame-options", "\"frame-ancestors 'self'", '"frame-ancestors *'),
+        ],
     ),
-    Mutant(
-        "ticket-time", f"{PREVIEW}/openings.py", "time.monotonic() + TICKET_HOLDS", "time.monotonic() + 1e9", "preview"
-    ),
-    Mutant("tickets-most", f"{PREVIEW}/openings.py", "[1 - TICKETS_MOST :]", "[:]", "preview"),
-    Mutant(
-        "opening-most",
-        f"{PREVIEW}/openings.py",
-        "if len(self._sockets) >= 2 * CONNECTIONS_MOST:",
-        "if False:",
+    (
         "preview",
+        f"{PREVIEW}/openings.py",
+        [
+            ("navigation", "if not is_link or request.method not in", "if not is_link and request.method not in"),
+            ("ticket-time", "time.monotonic() + TICKET_HOLDS", "time.monotonic() + 1e9"),
+            ("tickets-most", "[1 - TICKETS_MOST :]", "[:]"),
+            ("opening-most", "if len(self._sockets) >= 2 * CONNECTIONS_MOST:", "if False:"),
+        ],
     ),
-    Mutant(
-        "previews-most", f"{PREVIEW}/__init__.py", "Semaphore(openings.IN_ALL_MOST)", "Semaphore(1 << 30)", "preview"
+    ("preview", f"{PREVIEW}/__init__.py", [("previews-most", "Semaphore(openings.IN_ALL_MOST)", "Semaphore(1 << 30)")]),
+    ("preview", f"{PREVIEW}/relay.py", [("body-rate", "clincus.HEAD_TIMEOUT + left / clincus.BODY_RATE", "1e9")]),
+    (
+        "protection",
+        "wall/protect.py",
+        [
+            ("held-rules", 'HOLDING_RULES = ("unmount", "lease", "fault")', "HOLDING_RULES = ()"),
+            ("fuse", "        lines.append(NO_FUSE)\n", ""),
+        ],
     ),
-    Mutant("body-rate", f"{PREVIEW}/relay.py", "clincus.HEAD_TIMEOUT + left / clincus.BODY_RATE", "1e9", "preview"),
 ]
 OPERATIONS = [
     Mutant(f"operation-{name}", f"{PROTECTION}/{file}.py", old, new, "protection_operations")
@@ -188,17 +187,11 @@ RENAMES = [
         ("folder", "return folder == move.folder or move.name not in GITS_OWN | EDITED", "return True"),
     )
 ]
-WALL = [
-    Mutant(
-        "held-rules",
-        "wall/protect.py",
-        'HOLDING_RULES = ("unmount", "lease", "fault")',
-        "HOLDING_RULES = ()",
-        "protection",
-    ),
-    Mutant("fuse", "wall/protect.py", "        lines.append(NO_FUSE)\n", "", "protection"),
+MUTANTS = [
+    *(Mutant(name, file, old, new, tests) for tests, file, rows in OTHERS for name, old, new in rows),
+    *OPERATIONS,
+    *RENAMES,
 ]
-MUTANTS = [*GATE, *LIMITS, *OUTSIDE, *OPERATIONS, *RENAMES, *WALL]
 
 
 def copy_tree(folder: Path) -> Path:

@@ -8,8 +8,6 @@ import time
 
 
 class OneUseVendor:
-    """The logins of one person."""
-
     def __init__(self, lasts: float = 3600.0, mark: str = "real") -> None:
         self.lasts = lasts  # seconds that a token is good for
         self.mark = mark  # a part of all tokens
@@ -42,7 +40,6 @@ class OneUseVendor:
             return self.issue()
 
     def takes(self, access: str) -> bool:
-        """Whether an access token is good."""
         return not self.is_logged_out and time.time() < self._good.get(access, 0.0)
 
     def end(self) -> None:

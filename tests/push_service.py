@@ -27,8 +27,6 @@ P256 = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")
 
 
 class Push(NamedTuple):
-    """One push that came."""
-
     name: str  # of the device
     headers: Mapping[str, str]
     claims: Mapping[str, Any]
@@ -36,7 +34,6 @@ class Push(NamedTuple):
 
 
 def decode(text: str) -> bytes:
-    """Read base64url without padding."""
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
@@ -88,18 +85,14 @@ class PushService(ThreadingHTTPServer):
         return f"{self.url}/push/{name}"
 
     def webhook(self, name: str, *answers: int) -> str:
-        """The address of a webhook."""
         self.answers[f"/hook/{name}"] = list(answers or (200,))
         return f"{self.url}/hook/{name}"
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers one request."""
-
     server: PushService
 
     def do_POST(self) -> None:
-        """A push, or a message to a webhook."""
         body = self.rfile.read(int(self.headers["Content-Length"]))
         answers = self.server.answers.get(self.path, [404])
         status = answers.pop(0) if len(answers) > 1 else answers[0]

@@ -49,7 +49,6 @@ def run(bed: Bed, home: Path, *words: str) -> dict[str, object]:
 
 
 def state(bed: Bed, home: Path) -> dict[str, object]:
-    """What is there of Clincus."""
     listed = {name: bed.incus.query(f"/1.0/{name}") or [] for name in ("instances", "images", "storage-pools")}
     bridges = [one["name"] for one in (bed.incus.query("/1.0/networks?recursion=1") or []) if one["managed"]]
     devices = sorted(bed.incus.query("/1.0/profiles/default")["devices"])
@@ -59,7 +58,6 @@ def state(bed: Bed, home: Path) -> dict[str, object]:
 
 
 def main() -> None:
-    """Start a session, look, uninstall, and look again."""
     with own_daemon() as bed, passing_home("clincus-home-") as home:
         home.chmod(0o755)
         workspace = new_workspace(home / "projects" / "app")

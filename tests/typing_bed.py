@@ -95,7 +95,6 @@ class Tool(terminal.Terminal):
         self._tell("PostToolUse", {"tool_name": "AskUserQuestion"})
 
     def on_key(self, key: str) -> None:
-        """Take a key."""
         if not self.labels or self._clock.now < self._drawn_at:
             self._key_in_the_input(key)
         elif key.isdigit():
@@ -125,7 +124,6 @@ class Tool(terminal.Terminal):
             self.text += key
 
     def rows(self) -> list[str]:
-        """The lines of its screen."""
         if not self.labels or self._clock.now < self._drawn_at:
             shown = self.taken[-1] if self._clock.now < self._cleared_at else self.text
             first, *rest = shown.split("\n")
@@ -163,7 +161,6 @@ class Tool(terminal.Terminal):
         self.known = replace(self.known, facts=replace(self.known.facts, said=said))
 
     def press(self, keys: Sequence[str]) -> None:
-        """Press keys."""
         self.pressed += keys
         for key in keys:
             if self.ignores:
@@ -180,7 +177,6 @@ class Tool(terminal.Terminal):
         return True
 
     def paste(self, text: str) -> None:
-        """Paste a text."""
         if self.ignores:
             self.ignores -= 1
         elif self.labels and self._clock.now >= self._drawn_at:
@@ -205,12 +201,10 @@ class Asker(Tool):
         self.look()
 
     def rows(self) -> list[str]:
-        """The lines of its screen."""
         asked = self.questions[0] + (self.line if self.echoes else "") if self.questions else "Thank you."
         return [*self.printed, *asked.split("\n")]
 
     def on_key(self, key: str) -> None:
-        """Take a key."""
         if key != "Enter":
             self.line += key
         if self.reads and self.questions and (key == "Enter" or self.takes_keys):
@@ -220,5 +214,4 @@ class Asker(Tool):
             self.line = ""
 
     def paste(self, text: str) -> None:
-        """Paste a text."""
         self.line += text

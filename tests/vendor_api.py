@@ -8,13 +8,8 @@ what to answer:
     ask               a question with three options   plan              a plan to approve
     stall             two words, then nothing more    status NUMBER     an error, at every try
     hush              nothing at all                  ask more          a second question, in which one ticks boxes
-    ask NUMBER        a question with that number
-    delegate A | B    a sub-agent for each of these prompts, at the same time (Claude Code and opencode)
-    late NUMBER       a command, and then an error at every try
-    both A | B        a call of the shell tool for each of these commands, at the same time
     background        a shell command that goes on in the background
-    form              call of the tool `ask` of an MCP server `forms` (Claude Code)
-    limit             that a subscriber's plan is used up until an hour from now
+    delegate A | B    a sub-agent for each of these prompts, at the same time (Claude Code and opencode)
 
 Any other prompt is answered by `echo: PROMPT`, and the result of a tool by `The tool has answered.`
 """
@@ -36,7 +31,6 @@ Block = Mapping[str, Any]
 # How much of a person's plan is used, as a subscriber is told it (seen with Claude Code 2.1.332).
 LIMITS = {"status": "allowed", "representative-claim": "five_hour"}
 LIMITS |= {"5h-status": "allowed", "5h-utilization": "0.42", "7d-status": "allowed", "7d-utilization": "0.17"}
-USED_UP = {**LIMITS, "status": "rejected", "5h-status": "rejected", "5h-utilization": "1.0"}
 QUESTION: dict[str, Any] = {
     "questions": [
         {
@@ -137,7 +131,6 @@ def tool_call(tools: Mapping[str, Any], names: tuple[str, ...], arguments: Mappi
 
 
 def answer(request: Mapping[str, Any], prompt: str, results: int) -> Block:
-    """The block that answers a request: a text, or a call of a tool."""
     tools = {str(tool.get("name", "")).lower(): tool["name"] for tool in request.get("tools") or ()}
     verb, _, rest = prompt.partition(" ")
     if not tools:
@@ -150,15 +143,10 @@ def answer(request: Mapping[str, Any], prompt: str, results: int) -> Block:
         asked = ask_arguments(tools)
         if rest == "more":
             asked = {**asked, "questions": [*asked["questions"], TICKED]}
-        elif rest.isdigit():
-            one = asked["questions"][0]
-            asked = {"questions": [{**one, "question": f"{one['question']} ({rest})"}]}
         return tool_call(tools, ("askuserquestion", "question", "ask_user", "request_user_input"), asked)
-    if verb in ("delegate", "both", "form") and not results:
-        return {"type": "several", "blocks": [one_of_several(tools, verb, one) for one in rest.split(" | ")]}
-    if verb == "late" and not results:
-        rest = "true"
-    if verb in ("bash", "background", "late") and not results:
+    if verb == "delegate" and not results:
+        return {"type": "several", "blocks": [sub_agent(tools, one) for one in rest.split(" | ")]}
+    if verb in ("bash", "background") and not results:
         arguments: dict[str, object] = {"command": rest or "sleep 600", "description": "Run a command"}
         if verb == "background":
             arguments["run_in_background"] = True
@@ -183,18 +171,12 @@ def plan_call(tools: Mapping[str, Any], request: str, results: int) -> Block | N
     return tool_call(tools, ("ExitPlanMode", "exit_plan_mode", "plan_exit"), arguments)
 
 
-def one_of_several(tools: Mapping[str, Any], verb: str, rest: str) -> Block:
-    """One of several calls at the same time: of a sub-agent with a prompt, of the shell tool, or of an MCP server."""
-    if verb == "form":
-        return tool_call(tools, ("mcp__forms__ask",), {})
-    if verb == "both":
-        return tool_call(tools, ("bash",), {"command": rest, "description": "A part"})
+def sub_agent(tools: Mapping[str, Any], prompt: str) -> Block:
     kind = "general" if "task" in tools else "general-purpose"
-    return tool_call(tools, ("task", "agent"), {"description": "A part", "prompt": rest, "subagent_type": kind})
+    return tool_call(tools, ("task", "agent"), {"description": "A part", "prompt": prompt, "subagent_type": kind})
 
 
 def ask_arguments(tools: Mapping[str, Any]) -> Block:
-    """The question, as the tool at hand takes it."""
     one = QUESTION["questions"][0]
     if "ask_user" in tools and "run_shell_command" not in tools:  # of Copilot CLI; that of Gemini CLI is another
         colours = {"type": "string", "enum": [option["label"] for option in one["options"]]}
@@ -250,25 +232,19 @@ class VendorApi(ThreadingHTTPServer):
         super().__init__((host, port), Handler)
         self.url = f"http://{host}:{self.server_address[1]}"
         self.stopping = threading.Event()
-        self.failures = 0  # so many of the next requests are answered by an error
-        self.failure = 429  # which one
         self.requests: list[str] = []  # paths, and the last prompts
         self.texts: list[str] = []  # all texts of the last messages, as they arrived
-        self.results: list[str] = []  # what the tools have answered, as JSON
         self.keys: set[str] = set()  # that requests brought
         self.tokens: set[str] = set()  # and those of their Authorization
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def close(self) -> None:
-        """End it, and every answer that stalls."""
         self.stopping.set()
         self.shutdown()
         self.server_close()
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers one request."""
-
     server: VendorApi
     protocol_version = "HTTP/1.1"
 
@@ -304,18 +280,11 @@ class Handler(BaseHTTPRequestHandler):
         last = [one.get("content") for one in request["messages"] if one.get("role") == "user"][-1]
         blocks = last if isinstance(last, list) else [{"text": last}]
         self.server.texts += [block["text"] for block in blocks if "text" in block]
-        self.server.results += [json.dumps(block) for block in blocks if block.get("type") == "tool_result"]
         self.server.requests.append(f"POST {self.path} {prompt[:200]} ({results} results)")
-        is_failing = self.server.failures > 0 and bool(request.get("tools"))
-        self.server.failures -= is_failing
-        fails = verb == "status" or (verb == "late" and results > 0)
-        if is_failing or (fails and rest[:3].isdigit()):
-            status = self.server.failure if is_failing else int(rest[:3])
+        if verb == "status" and rest[:3].isdigit():
+            status = int(rest[:3])
             error = {"type": ERRORS.get(status, "api_error"), "message": f"stand-in {status}", "code": status}
             self.send_json(status, {"type": "error", "error": error})
-            return
-        if verb == "limit":
-            self.send_json(429, {"type": "error", "error": {"type": "rate_limit_error", "message": "x"}}, USED_UP)
             return
         if verb == "hush" and request.get("tools"):
             self.server.stopping.wait()
@@ -335,7 +304,9 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")
-        self.send_limits(LIMITS)
+        resets = {f"{name}reset": str(int(time.time()) + 3600) for name in ("", "5h-", "7d-")}
+        for name, value in {**LIMITS, **resets}.items():
+            self.send_header(f"anthropic-ratelimit-unified-{name}", value)
         self.end_headers()
         for data in events:
             self.wfile.write(data)
@@ -344,18 +315,9 @@ class Handler(BaseHTTPRequestHandler):
             self.server.stopping.wait()
         self.close_connection = True
 
-    def send_limits(self, limits: Mapping[str, str]) -> None:
-        """Send the headers that tell how much of a plan is used."""
-        resets = {f"{name}reset": str(int(time.time()) + 3600) for name in ("", "5h-", "7d-")}
-        for name, value in {**limits, **resets}.items():
-            self.send_header(f"anthropic-ratelimit-unified-{name}", value)
-
-    def send_json(self, status: int, document: object, limits: Mapping[str, str] | None = None) -> None:
+    def send_json(self, status: int, document: object) -> None:
         data = b"" if self.command == "HEAD" else json.dumps(document).encode()
         self.send_response(status)
-        if limits:
-            self.send_limits(limits)
-            self.send_header("x-should-retry", "false")
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()

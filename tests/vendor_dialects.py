@@ -23,7 +23,6 @@ class Dialect(NamedTuple):
 
 
 def event(data: Json, name: str = "") -> bytes:
-    """One server-sent event."""
     return (f"event: {name}\n" if name else "").encode() + f"data: {json.dumps(data)}\n\n".encode()
 
 
@@ -43,7 +42,6 @@ def from_responses(request: Json) -> dict[str, Any]:
 
 
 def responses(block: Json, model: str, stalls: bool) -> Iterator[bytes]:
-    """A message, or a call of a function."""
     number = next(NUMBERS)
     response = {"id": f"resp_{number}", "object": "response", "model": model, "output": []}
     item: dict[str, Any] = {"id": f"item_{number}", "type": "message", "role": "assistant", "status": "in_progress"}

@@ -26,7 +26,6 @@ def parts(made: House, results: figures.Results) -> dict[str, Callable[[], objec
         "start": bench_server.starts,
         "bridge": bench_terminal.bridges,
         "create": bench_server.one_at_a_time,
-        "ten": bench_server.ten_at_once,
         "stop": bench_server.stop_and_resume,
         "page": bench_page.first_pages,
         "terminals": bench_terminal.whole,

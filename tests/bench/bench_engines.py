@@ -38,7 +38,6 @@ def server_with_engine(made: House, config: str = "") -> Iterator[tuple[Server, 
 
 
 def create_row(server: Server, folder: Path, mode: str, transfer: float, note: str) -> Row:
-    """The row of a create there beside one here, without what its bytes take on their way."""
     here = functools.partial(create_seconds, server, folder, network="none", mode=mode)
     there = functools.partial(here, engine="far")
     in_turns(1, here, there)  # the first of each is slower
@@ -96,7 +95,6 @@ def echoes(terminal: ServedTerminal) -> list[float]:
 
 
 def echo_rows(server: Server, folder: Path) -> Iterator[Row]:
-    """The rows of a key's echo in a session there beside one in a session here."""
     ids = [server.create(folder, network="none", mode="mount", **fields)["id"] for fields in ({"engine": "far"}, {})]
     terminals = [echo_terminal(server, id) for id in ids]
     found: list[list[list[float]]] = [[], []]
@@ -113,7 +111,6 @@ def echo_rows(server: Server, folder: Path) -> Iterator[Row]:
 
 
 def engines(made: House, results: Results) -> None:
-    """All rows."""
     with server_with_engine(made) as (server, far):
         folder = made.repository("on-engine", FILES)
         results.add(create_row(server, folder, "mount", 0, ""))

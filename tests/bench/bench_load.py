@@ -3,53 +3,33 @@
     python -m tests.bench.bench_load [--minutes 15] [--sessions 20] [--terminals 200] [--subscribers 300] [--rate 50]
 
 All of it is on loopback, against a server and an Incus that it starts itself: terminals with output, subscribers of
-events, and requests. At the end clients connect and vanish, a thousand times. bench_hostile.py has sessions that are
-told things, stopped and resumed beside requests.
+events, and requests.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
 import re
-import socket
-import struct
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 
 from websockets.sync.client import connect
 
 from tests import programs
 from tests.bench.bench_server import constant_server
-from tests.bench.bench_terminal import attach_of
 from tests.bench.figures import Results, Row
-from tests.bench.load_clients import Found, Sample, Work, ask, hold, type_keys, upgrade
+from tests.bench.load_clients import Work, ask, hold
 from tests.bench.measuring import House, Process, Spent, delete, percentile, run_alone
 
 State = tuple[float, int, int, int]  # memory in MB, threads, descriptors, children
 CALM = 50  # moments of which the least counts
-CALM_SECONDS = 20.0  # of the time before the load
 SETTLE = 60.0  # seconds at most for all to be over
 GIVE_BACK = 65.0  # seconds in which the server gives freed memory back: it does every 30, and twice is sure
 EVENTS = "clincus.events.v1"
 # What is as it should be, of all that is counted.
 FINE = "requests 200|(terminals|events)( opened)?"
 OUTPUT = b"sh while sleep 0.5; do echo $RANDOM some output of a tool that works $RANDOM; done\r"
-
-
-@dataclass
-class Phase:
-    """A time in which the load is the same, and what was seen of the server then."""
-
-    began: float = field(default_factory=time.monotonic)
-    ended: float = 0.0
-    calls: str = ""  # what the server has spent, in words
-
-    def of(self, samples: Iterable[Sample]) -> list[float]:
-        """The seconds of those that were taken in it."""
-        return [seconds for at, seconds in samples if self.began <= at <= self.ended]
 
 
 def state(process: Process, when: str, looks: int = 1) -> State:
@@ -79,15 +59,6 @@ def state_afterwards(process: Process, rest: State, what: str) -> State:
     return state(process, "and later", CALM)
 
 
-@contextlib.contextmanager
-def phase_of(server: programs.Server) -> Iterator[Phase]:
-    """Note what the server spends while the block runs."""
-    phase, spent = Phase(), Spent(server)
-    yield phase
-    phase.ended = time.monotonic()
-    phase.calls = spent.words(round(phase.ended - phase.began))
-
-
 def start_printing(server: programs.Server, id: str) -> None:
     """Let a session's tool print a line now and then, until the session is deleted."""
     with connect(f"{server.socket_url}/ws/terminal/{id}", ping_interval=None) as terminal:
@@ -96,7 +67,6 @@ def start_printing(server: programs.Server, id: str) -> None:
 
 
 def open_crowd(server: programs.Server, ids: list[str], options: argparse.Namespace) -> Work:
-    """Open terminals and subscribers, and wait until all are open."""
     terminals = itertools.islice(itertools.cycle(ids), options.terminals)
     wanted = [(f"/ws/terminal/{id}", "") for id in terminals] + [("/ws/events", EVENTS)] * options.subscribers
     crowd = Work(hold, (server.host, server.port), wanted)
@@ -105,85 +75,50 @@ def open_crowd(server: programs.Server, ids: list[str], options: argparse.Namesp
     return crowd
 
 
-def vanish(address: tuple[str, int], id: str, cycles: int) -> None:
-    """Connect and go away without a word, in each way that there is; a tenth opens a terminal."""
-    cut = [b"", b"GET /api/sess", b"GET /api/sessions HTTP/1.1\r\nHost: "]
-    answered = [upgrade(address, path) for path in ("/ws/events", f"/ws/terminal/{id}")]
-    for number in range(cycles):
-        with socket.socket() as client:
-            client.connect(address)
-            words = answered[1] if number % 10 == 9 else [*cut, answered[0]][number % 4]
-            with contextlib.suppress(OSError):
-                client.sendall(words)
-                if words in answered:
-                    client.settimeout(5)
-                    client.recv(100)
-            if number % 2:
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
-
-
 def measure(made: House, results: Results, options: argparse.Namespace) -> None:
-    """The whole bench."""
     made.sessions(options.sessions)
     with made.server() as server:
         process, address = Process(server.process.pid), (server.host, server.port)
-        untouched = [server.create(made.workspace(900))["id"] for _ in range(2)]
-        printing = [one["id"] for one in server.get("/api/sessions").json if one["id"] not in untouched]
+        printing = [one["id"] for one in server.get("/api/sessions").json]
         for id in printing:
             start_printing(server, id)
         time.sleep(10)
         rest = state(process, "at rest, sessions run", CALM)
-        attach = attach_of(server, untouched[1], "/ws/shell/")
         others = ["/metrics", "/api/sessions/history", f"/api/sessions/{printing[0]}/agent"]
         with constant_server(server.get("/api/sessions").body) as bare:
-            keys = Work(type_keys, address, f"/ws/shell/{untouched[0]}", attach)
-            requests = Work(ask, address, bare, others, options.rate)
-            with phase_of(server) as before:
-                time.sleep(CALM_SECONDS)
             crowd = open_crowd(server, printing, options)
-            with phase_of(server) as loaded:
-                time.sleep(options.minutes * 30)
-                middle = state(process, "in the middle")
-                time.sleep(options.minutes * 30)
+            requests, spent = Work(ask, address, bare, others, options.rate), Spent(server)
+            time.sleep(options.minutes * 60)
+            calls = spent.words(round(options.minutes * 60))
             end = state(process, "at the end")
             got: dict[str, int] = crowd.end()
-            echoes, listings = keys.end(), requests.end()
+            listings, baselines, answers = requests.end()
         after = state_afterwards(process, rest, "the load")
-        vanish(address, printing[0], options.cycles)
-        last = state_afterwards(process, rest, f"{options.cycles} that vanished")
         note = f"{options.terminals} terminals, {options.subscribers} subscribers, {options.rate:g} requests/s, "
-        note += f"{options.minutes:g} minutes; in a second of it {loaded.calls}; before it {before.calls}; "
+        note += f"{options.minutes:g} minutes; in a second of it {calls}; "
         results.add(
-            row("GET /api/sessions", listings, loaded, 0.050, note),
-            row("key echo of an untouched terminal", echoes, loaded, 0.030),
-            row("the same before the load", echoes, before),
-            lost_row({**got, **echoes[2], **listings[2]}),
-            *taken({"at rest": rest, "in the middle": middle, "at the end": end, "afterwards": after}),
-            *taken({"afterwards": after, f"after {options.cycles} that vanished": last}),
+            listing_row(listings, baselines, note),
+            lost_row({**got, **answers}),
+            *taken({"at rest": rest, "at the end": end, "afterwards": after}),
         )
-        log = [line for line in server.log().splitlines() if re.search("Traceback|failed|reached|not ", line)]
-        print(f"  lines of the log with a failure: {len(log)}", *log[:5], sep="\n    ")
-        for id in untouched + printing:
+        for id in printing:
             delete(server, id)
 
 
-def row(figure: str, found: Found, phase: Phase, goal: float | None = None, note: str = "") -> Row:
-    """The row of what a client saw in a phase."""
-    ours, bare = (phase.of(samples) for samples in found[:2])
+def listing_row(ours: list[float], bare: list[float], note: str) -> Row:
     p50, bare_p50 = (percentile(values, 0.5) * 1000 for values in (ours, bare))
     words = f"{note}p50 {p50:.1f} ms of {len(ours)}, that of the baseline {bare_p50:.1f} ms"
-    return Row(f"load: {figure}, p99", "s", percentile(ours, 0.99), goal, percentile(bare, 0.99), note=words)
+    figure = "load: GET /api/sessions, p99"
+    return Row(figure, "s", percentile(ours, 0.99), 0.050, percentile(bare, 0.99), note=words)
 
 
 def lost_row(counts: Mapping[str, int]) -> Row:
-    """The row of what did not go well, of all that was counted."""
     lost = {name: count for name, count in counts.items() if not re.fullmatch(FINE, name)}
     note = "; ".join(f"{count} times {name}" for name, count in lost.items()) or "nothing"
     return Row("load: what was lost or refused", "", sum(lost.values()), 0, note=note)
 
 
 def taken(states: Mapping[str, State]) -> Iterator[Row]:
-    """The rows of what the server took of the machine, each held against the first."""
     (_, first), *others = states.items()
     for which, (what, unit) in enumerate((("memory", "MB"), ("threads", ""), ("descriptors", ""))):
         for when, one in others:
@@ -192,4 +127,4 @@ def taken(states: Mapping[str, State]) -> Iterator[Row]:
 
 
 if __name__ == "__main__":
-    run_alone(__doc__, measure, minutes=15.0, sessions=20, terminals=200, subscribers=300, rate=50.0, cycles=1000)
+    run_alone(__doc__, measure, minutes=15.0, sessions=20, terminals=200, subscribers=300, rate=50.0)

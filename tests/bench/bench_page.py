@@ -44,7 +44,6 @@ HEARD = "([id, since]) => window.heard.find(([one, at]) => one === id && at > si
 
 @contextlib.contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_bed.chromium(), args=browser_bed.FLAGS)
         yield browser
@@ -79,7 +78,6 @@ def first_seen(browser: Browser, address: str, selector: str) -> float:
 
 
 def first_pages(made: House, results: Results) -> None:
-    """The rows of a first load."""
     [id, *_] = made.sessions(1)
     with made.server() as server, chromium() as browser:
         terminal = f"{server.url}/sessions/{id}"
@@ -140,7 +138,6 @@ def delays(made: House, page: Page, server: programs.Server, id: str) -> tuple[l
 
 
 def events(made: House, results: Results) -> None:
-    """The row of an event's way."""
     made.sessions(SESSIONS)
     with made.server() as server, chromium() as browser:
         ids = [session["id"] for session in server.get("/api/sessions").json]

@@ -24,17 +24,14 @@ from tests.bench.measuring import (
     House,
     Process,
     Spent,
-    at_once,
     create_seconds,
     delete,
     in_turns,
-    median_ratio,
     timed,
 )
 
 TURNS, REQUESTS = 7, 300  # listings: connections one after the other, requests on each
-STARTS, CREATES, STOPS, TENS = 7, 7, 5, 5
-AT_ONCE = 10
+STARTS, CREATES, STOPS = 7, 7, 5
 SETTLED, SAVES = 150, 2  # seconds after which a server looks at nothing but what changes, and minutes of saves
 RUNNING = 20  # sessions of a server at rest
 COUNTS = (0, 20, 50, 100)  # sessions that run, while the list is measured
@@ -94,8 +91,6 @@ def first_answer(program: list[str], home: str) -> float:
 
 
 class Constant(BaseHTTPRequestHandler):
-    """Answers every GET with the same bytes."""
-
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = -1  # head and body in one packet
@@ -124,7 +119,6 @@ def forked(server: ThreadingHTTPServer) -> Iterator[int]:
 
 @contextlib.contextmanager
 def constant_server(body: bytes) -> Iterator[tuple[str, int]]:
-    """A bare server that answers a constant; its address."""
     handler = type("Handler", (Constant,), {"body": body, "log_message": lambda *_: None})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     with forked(server):
@@ -145,7 +139,6 @@ def listing(server: programs.Server) -> tuple[list[float], list[float], int]:
 
 
 def one_connection(address: tuple[str, int]) -> float:
-    """The median seconds of the listings of a fresh connection."""
     with contextlib.closing(Client(*address)) as client:
         return statistics.median(client.get("/api/sessions")[0] for _ in range(REQUESTS))
 
@@ -191,14 +184,12 @@ def several(process: Process) -> list[float]:
 class Baseline:
     """Bare containers with the description that a session's was launched with."""
 
-    def __init__(self, made: House, server: programs.Server, count: int = 1) -> None:
-        """Take the descriptions of so many sessions: the wall lets no two run that have one session's."""
+    def __init__(self, made: House, server: programs.Server) -> None:
+        """Take the description of a session; the wall lets no two run that have one session's."""
         self._incus = made.bed.incus
-        self._parts: dict[str, list[float]] = {}  # the seconds of each command, by its word
-        ids: list[str] = []
-        at_once(count, lambda number: ids.append(server.create(made.workspace(910 + number))["id"]))
-        self._descriptions = [self._describe(id) for id in ids]
-        at_once(count, lambda number: delete(server, ids[number]))
+        id = server.create(made.workspace(910))["id"]
+        self._description = self._describe(id)
+        delete(server, id)
 
     def _describe(self, id: str) -> bytes:
         instance = self._incus.query(f"/1.0/instances/{id}")
@@ -208,42 +199,32 @@ class Baseline:
         return json.dumps({"config": config, "devices": instance["devices"]}).encode()
 
     def incus(self, *words: str, stdin: bytes = b"") -> None:
-        began = time.perf_counter()
         done = subprocess.run(["incus", *words], input=stdin, check=False, capture_output=True)
-        self._parts.setdefault(words[0], []).append(time.perf_counter() - began)
         assert done.returncode == 0, f"incus {words}: {done.stderr.decode()}"
 
-    def words(self, *commands: str) -> str:
-        """What its last commands took, five of each at most."""
-        taken = {command: statistics.median(self._parts[command][-5:]) * 1000 for command in commands}
-        return "in the baseline " + ", ".join(f"{command} takes {amount:.0f} ms" for command, amount in taken.items())
-
-    def launch(self, which: int = 0) -> str:
+    def launch(self) -> str:
         """One bare `incus launch` and one `incus exec`; the name of the container."""
         name = f"bare-{next(NUMBERS)}"
-        self.incus("launch", "--quiet", "clincus", name, stdin=self._descriptions[which])
+        self.incus("launch", "--quiet", "clincus", name, stdin=self._description)
         self.first_command(name)
         return name
 
     def first_command(self, name: str) -> None:
-        """What a session's start does at least in its container."""
         self.incus("exec", name, "--user", "1000", "--", "tmux", "new-session", "-d")
 
     def delete(self, name: str) -> None:
-        """Remove one."""
         self.incus("delete", "--force", name)
 
 
 @contextlib.contextmanager
-def beside_bare(made: House, count: int = 1) -> Iterator[tuple[programs.Server, Baseline]]:
-    """A server without other sessions, and bare containers like those of so many."""
+def beside_bare(made: House) -> Iterator[tuple[programs.Server, Baseline]]:
+    """A server without other sessions, and bare containers like its own."""
     made.sessions(0)
     with made.server() as server:
-        yield server, Baseline(made, server, count)
+        yield server, Baseline(made, server)
 
 
 def one_at_a_time(made: House, results: Results) -> None:
-    """The row of single creates."""
     with beside_bare(made) as (server, baseline):
 
         def bare() -> float:
@@ -257,32 +238,8 @@ def one_at_a_time(made: House, results: Results) -> None:
         in_turns(1, *works)  # the first of a bed is slower
         spent = Spent(server)
         ours, others = in_turns(CREATES, *works)
-        note = f"ratio of pairs, median: {median_ratio(ours, others):.2f}; each with its delete took "
-        note += f"{spent.words(len(ours))}; {baseline.words('launch', 'exec')}"
+        note = f"each with its delete took {spent.words(len(ours))}"
         results.add(Row.of("create to running", "s", ours, 1.10, baselines=others, compare="times", note=note))
-
-
-def ten_at_once(made: House, results: Results) -> None:
-    """Ten creates that begin together, beside ten bare ones."""
-    with beside_bare(made, AT_ONCE) as (server, baseline):
-
-        def ours() -> float:
-            ids: list[str] = []
-            taken = at_once(AT_ONCE, lambda number: ids.append(server.create(made.workspace(910 + number))["id"]))
-            at_once(AT_ONCE, lambda number: delete(server, ids[number]))
-            return taken
-
-        def bare() -> float:
-            names: list[str] = []
-            taken = at_once(AT_ONCE, lambda number: names.append(baseline.launch(number)))
-            at_once(AT_ONCE, lambda number: baseline.delete(names[number]))
-            return taken
-
-        spent = Spent(server)
-        one, other = in_turns(TENS, ours, bare)
-        note = f"the baseline is ten bare ones at once; with its delete each took {spent.words(TENS * AT_ONCE)}"
-        figure = "create to running, ten at once"
-        results.add(Row.of(figure, "s", one, 1.25, baselines=other, compare="times", note=note))
 
 
 def stop_and_resume(made: House, results: Results) -> None:
@@ -308,7 +265,7 @@ def stop_and_resume(made: House, results: Results) -> None:
             lambda: timed(resume),
             lambda: timed(start),
         )
-        note = f"a stop with its resume took {spent.words(STOPS)}; {baseline.words('stop', 'start', 'exec')}"
+        note = f"a stop with its resume took {spent.words(STOPS)}"
         baseline.delete(bare)
         delete(server, id)
         for figure, one, other in (("stop and save", stops, bare_stops), ("resume", resumes, bare_starts)):
@@ -318,53 +275,29 @@ def stop_and_resume(made: House, results: Results) -> None:
 # -- At rest
 
 
-# What the polling of the config takes of a bare Python: it does nothing but wake once a second and look at the files.
-BARE_POLLING = """import os, sys, time
-while True:
-    for path in sys.argv[1:]:
-        try:
-            os.stat(path)
-        except OSError:
-            pass
-    time.sleep(1)
-"""
-
-
 def idle(made: House, results: Results, *, count: int = RUNNING, minutes: int = LEAST_RUNS) -> None:
-    """What a server that finds running sessions takes in a minute at rest, once each of them has had its first save.
-
-    The baseline, in the same minutes, is a bare Python that only polls the config: waking up on a machine with cold
-    caches takes several times what it takes on a busy one.
-    """
+    """What a server that finds running sessions takes in a minute at rest, once each of them has had its first save."""
     made.sessions(count)
-    paths = clincus.config_files({"HOME": str(made.folder)})
-    argv = [sys.executable, "-I", "-c", BARE_POLLING, *paths]
-    with made.server() as server, subprocess.Popen(argv) as polling:
-        try:
-            results.add(*rest(server, Process(polling.pid), minutes))
-        finally:
-            polling.kill()
+    with made.server() as server:
+        results.add(*rest(server, minutes))
 
 
-def rest(server: programs.Server, bare: Process, minutes: int) -> Iterator[Row]:
-    """The rows of a server at rest."""
-    ours = Process(server.process.pid)
+def rest(server: programs.Server, minutes: int) -> Iterator[Row]:
+    process = Process(server.process.pid)
     what = f"idle, {len(server.get('/api/sessions').json)} sessions"
     time.sleep(SETTLED)
     saving = Spent(server)
     time.sleep(SAVES * 60)
     note = f"the {SAVES} minutes before, with the first save of each session, took {saving.words()}"
-    found: list[tuple[float, ...]] = []
+    own, others, woken = list[float](), list[float](), list[float]()
     for _ in range(minutes):
-        spent, before = Spent(server), (ours.wake_ups, bare.exact_seconds, bare.wake_ups)
+        spent, before = Spent(server), process.wake_ups
         time.sleep(60)
-        after = (ours.wake_ups, bare.exact_seconds, bare.wake_ups)
-        found.append((*spent.seconds(), *(now - then for now, then in zip(after, before))))
-    own, others, woken, bare_own, bare_woken = (list(values) for values in zip(*found))
-    a_second = [[number / 60 for number in numbers] for numbers in (woken, bare_woken)]
+        woken.append((process.wake_ups - before) / 60)
+        for found, seconds in zip((own, others), spent.seconds()):
+            found.append(seconds)
     counted = f"of {minutes} minutes together, as the kernel counts it in steps of 10 ms"
-    threads = f"{ours.threads} threads"
-    yield Row.of(f"{what}: CPU of the server in a minute", "s", own, 0.03, baselines=bare_own, note=note)
+    yield Row.of(f"{what}: CPU of the server in a minute", "s", own, 0.03, note=note)
     yield Row(f"{what}: CPU of its `incus` commands in a minute", "s", sum(others) / minutes, note=counted)
-    yield Row.of(f"{what}: wake-ups a second", "", a_second[0], 2, baselines=a_second[1])
-    yield Row.of(f"{what}: memory", "MB", several(ours), 25, baselines=several(bare), note=threads)
+    yield Row.of(f"{what}: wake-ups a second", "", woken, 2)
+    yield Row.of(f"{what}: memory", "MB", several(process), 25, note=f"{process.threads} threads")

@@ -45,21 +45,17 @@ RAW = "stty raw -echo; echo ready;"
 
 
 class BareTerminal:
-    """The program on a pseudo-terminal, and nothing between it and us."""
-
     def __init__(self, argv: list[str]) -> None:
         self.program = clincus.PtyProgram(argv, SIZE)
         self.readable = select.poll()
         self.readable.register(self.program.terminal, select.POLLIN)
 
     def read(self) -> int | None:
-        """Wait for output and return its size, None at the end."""
         self.readable.poll()
         data = self.program.read()
         return len(data) if data or self.program.has_output else None
 
     def discard(self) -> None:
-        """Take what has come so far."""
         while self.readable.poll(0) and self.read():
             pass
 
@@ -71,8 +67,6 @@ class BareTerminal:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Bridges a WebSocket to the program that its path names."""
-
     protocol_version = "HTTP/1.1"
     programs: dict[str, list[str]]
 
@@ -87,8 +81,6 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class BridgeServer(ThreadingHTTPServer):
-    """A server of terminals and nothing else."""
-
     def __init__(self, **argvs: list[str]) -> None:
         handler = type("Programs", (Handler,), {"programs": {f"/{name}": argv for name, argv in argvs.items()}})
         super().__init__(("127.0.0.1", 0), handler)
@@ -99,13 +91,10 @@ class BridgeServer(ThreadingHTTPServer):
         super().serve_forever(poll_interval)
 
     def open(self, name: str) -> ServedTerminal:
-        """A terminal with one of the programs."""
         return ServedTerminal(("127.0.0.1", self.server_port), f"/{name}")
 
 
 class ServedTerminal:
-    """A terminal behind a server, ours or the whole one."""
-
     def __init__(self, address: tuple[str, int], path: str) -> None:
         self.connection = socket.create_connection(address)
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -127,7 +116,6 @@ class ServedTerminal:
         return self.connection.recv_into(self.buffer) or None
 
     def discard(self) -> None:
-        """Take what has come so far."""
         self.connection.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             while self.read():
@@ -148,10 +136,8 @@ Terminal = Callable[[], "BareTerminal | ServedTerminal"]
 # -- Keys
 
 
-def echo_times(
-    terminal: BareTerminal | ServedTerminal, count: int, at_end: Callable[[], object] = lambda: None
-) -> list[float]:
-    """Seconds that each of many keys took to come back; `at_end` is called before the terminal is closed."""
+def echo_times(terminal: BareTerminal | ServedTerminal, count: int) -> list[float]:
+    """Seconds that each of many keys took to come back; the terminal is closed afterwards."""
     terminal.read()
     time.sleep(0.3)
     times = []
@@ -160,24 +146,8 @@ def echo_times(
         terminal.type(b"x")
         terminal.read()
         times.append(time.perf_counter() - began)
-    at_end()
     terminal.close()
     return times
-
-
-class ThreadTimes:
-    """How long the threads that a process starts from now on have run, and waited for a core, in seconds."""
-
-    def __init__(self, pid: int) -> None:
-        self._folder = Path(f"/proc/{pid}/task")
-        self._known = set(os.listdir(self._folder))
-        self.ran = self.waited = 0.0
-
-    def look(self) -> None:
-        """Add up what they have done so far."""
-        for thread in set(os.listdir(self._folder)) - self._known:
-            ran, waited, _ = map(int, (self._folder / thread / "schedstat").read_text().split())
-            self.ran, self.waited = self.ran + ran / 1e9, self.waited + waited / 1e9
 
 
 @contextlib.contextmanager
@@ -198,26 +168,20 @@ def flooding(open_terminal: Terminal) -> Iterator[None]:
 
 
 def keys(name: str, echo: list[str], flood: list[str], results: Results, count: int = KEYS) -> None:
-    """The rows of a key's echo, alone and beside a terminal that floods."""
     server = BridgeServer(echo=echo, flood=flood)
-    with forked(server) as pid:
+    with forked(server):
         for place in ("alone", "beside a flood"):
             served: list[list[float]] = []
             bare: list[list[float]] = []
-            threads: list[ThreadTimes] = []
             for _ in range(ROUNDS):
                 with flooding(lambda: server.open("flood")) if place != "alone" else contextlib.nullcontext():
-                    threads.append(thread := ThreadTimes(pid))
-                    served.append(echo_times(server.open("echo"), count, thread.look))
+                    served.append(echo_times(server.open("echo"), count))
                 with flooding(lambda: BareTerminal(flood)) if place != "alone" else contextlib.nullcontext():
                     bare.append(echo_times(BareTerminal(echo), count))
-            ran, waited = (statistics.median(getattr(one, what) for one in threads) for what in ("ran", "waited"))
-            note = f"for each key the server's thread ran for {ran / count * 1e6:.0f} µs"
-            note += f" and waited for a core for {waited / count * 1e6:.0f} µs"
-            for share, goal, words in ((0.5, 0.12e-3, note), (0.99, 1e-3, "")):
+            for share, goal in ((0.5, 0.12e-3), (0.99, 1e-3)):
                 ours, base = ([percentile(one, share) for one in rounds] for rounds in (served, bare))
                 figure = f"key echo {place}, {name}, p{share * 100:.0f}"
-                results.add(Row.of(figure, "s", ours, goal, baselines=base, compare="more", note=words))
+                results.add(Row.of(figure, "s", ours, goal, baselines=base, compare="more"))
 
 
 # -- A flood
@@ -238,26 +202,20 @@ def flood_speed(terminal: BareTerminal | ServedTerminal) -> float:
 
 
 def floods(name: str, flood: list[str], results: Results) -> None:
-    """The rows of a flood: its speed, and what it costs the server."""
     server = BridgeServer(flood=flood)
-    cpu: dict[int, list[float]] = {}
+    cpu: list[float] = []
     with forked(server) as pid:
 
-        def speed(of: int, open_terminal: Terminal) -> float:
-            before = Process(of).times[0]
-            found = flood_speed(open_terminal())
-            cpu.setdefault(of, []).append((Process(of).times[0] - before) / FLOOD_SIZE * 100e6)
+        def served_speed() -> float:
+            before = Process(pid).times[0]
+            found = flood_speed(server.open("flood"))
+            cpu.append((Process(pid).times[0] - before) / FLOOD_SIZE * 100e6)
             return found
 
-        served, bare = in_turns(
-            ROUNDS,
-            lambda: speed(pid, lambda: server.open("flood")),
-            lambda: speed(os.getpid(), lambda: BareTerminal(flood)),
-        )
-    note = f"to read as much from the terminal alone takes {statistics.median(cpu[os.getpid()]) * 1000:.0f} ms"
+        served, bare = in_turns(ROUNDS, served_speed, lambda: flood_speed(BareTerminal(flood)))
     results.add(
         Row.of(f"flood, {name}", "MB/s", served, 0.95, baselines=bare, compare="times", at_least=True),
-        Row.of(f"server CPU per 100 MB, {name}", "s", cpu[pid], 0.5, note=note),
+        Row.of(f"server CPU per 100 MB, {name}", "s", cpu, 0.5),
     )
 
 
@@ -286,7 +244,6 @@ def clients_of(parent: int) -> dict[int, list[str]]:
 
 
 def first_bytes(server: programs.Server, id: str, results: Results) -> None:
-    """The row of a terminal's first byte."""
     attach = attach_of(server, id)
 
     def first(open_terminal: Terminal) -> float:
@@ -354,7 +311,6 @@ def shell_echo(terminal: BareTerminal | ServedTerminal) -> float:
 
 
 def bridges(made: House, results: Results) -> None:
-    """What needs no server but the bridge."""
     line = b"0123456789abcdef" * 4 + b"\n"
     with tempfile.NamedTemporaryFile(dir="/var/tmp") as text:
         text.write(line * (FLOOD_SIZE // len(line) + 1))
@@ -373,7 +329,6 @@ def bridges(made: House, results: Results) -> None:
 
 
 def whole(made: House, results: Results) -> None:
-    """What needs the whole server."""
     ids = made.sessions(SESSIONS)
     with made.server() as server:
         server.get("/api/sessions")

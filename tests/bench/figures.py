@@ -114,15 +114,12 @@ class Part:
 
 @dataclass
 class Run:
-    """What was written of a run."""
-
     about: dict[str, Any]  # see `machine`
     parts: dict[str, Part]
     missing: list[str]  # the parts that have not been measured, or have failed
 
     @property
     def failed(self) -> dict[str, str]:
-        """The parts that failed, and why."""
         return {name: part.failed for name, part in self.parts.items() if part.failed}
 
 
@@ -145,7 +142,6 @@ class Results:
             self.parts = before.parts
 
     def is_done(self, name: str) -> bool:
-        """Whether a part was measured, and did not fail."""
         return name in self.parts and not self.parts[name].failed
 
     @contextlib.contextmanager
@@ -167,7 +163,6 @@ class Results:
             self.write()
 
     def add(self, *rows: Row) -> None:
-        """Take rows in, and print them."""
         for row in rows:
             self._part.rows.append(row)
             print("  ".join(f"{cell:{width}}" for cell, width in zip(row.cells(), WIDTHS)), flush=True)
@@ -175,7 +170,6 @@ class Results:
                 print(f"    {row.note}", flush=True)
 
     def run(self) -> Run:
-        """What there is so far."""
         return Run(self.about, self.parts, [name for name in self.all if not self.is_done(name)])
 
     def write(self) -> None:
@@ -189,7 +183,6 @@ class Results:
 
 
 def read(path: Path) -> Run:
-    """What a run has written."""
     document = json.loads(path.read_text())
     parts = {}
     for name, values in document["parts"].items():
@@ -234,5 +227,4 @@ def machine() -> dict[str, Any]:
 
 
 def load() -> float:
-    """The load of the machine in the last minute."""
     return round(os.getloadavg()[0], 2)

@@ -1,4 +1,4 @@
-"""The clients of the load, in processes of their own: a crowd that is only there, and two that measure.
+"""The clients of the load, in processes of their own: a crowd that is only there, and one that measures.
 
 They stand in for browsers on other machines, so the crowd takes as little of this one as it can: one loop for all
 connections, which throws away what it reads, a few times a second.
@@ -18,20 +18,16 @@ from collections.abc import Callable, Iterator
 from multiprocessing.synchronize import Event
 from typing import Any
 
-from tests.bench.bench_terminal import BareTerminal, ServedTerminal
 from tests.bench.measuring import Client
 
 Address = tuple[str, int]
-Sample = tuple[float, float]  # when it was taken (time.monotonic), and its seconds
 ROUND = 0.02  # seconds between two rounds of the crowd
 ALIVE = b"\x8a\x80\0\0\0\0"  # a pong that nobody asked for (RFC 6455, 5.5.3): the server asks those that say nothing
 ALIVE_PAUSE = 20.0
-KEY_PAUSE = 0.1  # seconds between two keys
-PATIENCE = 10.0  # seconds that a key may take
+PATIENCE = 10.0  # seconds that a connection may take to open
 
 
 def upgrade(address: Address, path: str, subprotocol: str = "") -> bytes:
-    """The head of a request for a WebSocket."""
     lines = [
         f"GET {path} HTTP/1.1", f"Host: {address[0]}:{address[1]}", "Upgrade: websocket", "Connection: Upgrade",
         "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
@@ -49,10 +45,8 @@ class Work:
         self._found: Any = multiprocessing.Queue()
         self._process = multiprocessing.Process(target=self._run, args=(target, *arguments), daemon=True)
         self._process.start()
-        self.pid = self._process.pid or 0
 
     def end(self) -> Any:
-        """Let it end; what it found."""
         self.over.set()
         found = self._found.get(timeout=60)
         self._process.join(30)
@@ -63,8 +57,6 @@ class Work:
 
 
 class Crowd:
-    """Connections that are only there."""
-
     def __init__(self, address: Address) -> None:
         self.address = address
         self.count = Counter[str]()
@@ -122,43 +114,9 @@ def hold(work: Work, address: Address, wanted: list[tuple[str, str]]) -> dict[st
     return dict(crowd.count)
 
 
-# -- Clients that measure
+# -- The client that measures
 
-Found = tuple[list[Sample], list[Sample], dict[str, int]]  # of the server, of the baseline, and what else there was
-
-
-def type_keys(work: Work, address: Address, path: str, attach: list[str]) -> Found:
-    """Type in turns into two terminals that nothing else touches, one of the server and one without it.
-
-    Gives the seconds from each key to its echo in the one and in the other, and what went wrong.
-    """
-    terminals: list[ServedTerminal | BareTerminal] = [ServedTerminal(address, path), BareTerminal(attach)]
-    found: list[list[Sample]] = [[], []]
-    count = Counter[str]()
-    for number in itertools.count():
-        which = number % 2
-        terminal = terminals[which]
-        if work.over.wait(KEY_PAUSE):
-            break
-        while shows(terminal, 0):  # the status line and the like
-            if terminal.read() is None:
-                raise ConnectionError("the terminal has ended")
-        began = time.monotonic()
-        terminal.type(b"\x7f" if number & 2 else b"x")
-        if shows(terminal, PATIENCE):
-            terminal.read()
-            found[which].append((began, time.monotonic() - began))
-        else:
-            count["keys without an echo"] += 1
-    return found[0], found[1], dict(count)
-
-
-def shows(terminal: ServedTerminal | BareTerminal, seconds: float) -> bool:
-    """Wait until a terminal shows something; whether it does."""
-    poll = select.poll()
-    place = terminal.connection if isinstance(terminal, ServedTerminal) else terminal.program.terminal
-    poll.register(place, select.POLLIN)
-    return bool(poll.poll(1000 * seconds))
+Found = tuple[list[float], list[float], dict[str, int]]  # seconds of the server, of the baseline, and the answers
 
 
 def ask(work: Work, ours: Address, bare: Address, others: list[str], rate: float) -> Found:
@@ -166,7 +124,7 @@ def ask(work: Work, ours: Address, bare: Address, others: list[str], rate: float
 
     Gives the seconds of each list and of each answer of the bare server, and how the answers were.
     """
-    listings, baselines, count = list[Sample](), list[Sample](), Counter[str]()
+    listings, baselines, count = list[float](), list[float](), Counter[str]()
 
     def send(offset: float) -> None:
         client, baseline, paths = Client(*ours), Client(*bare), itertools.cycle(others)
@@ -178,7 +136,7 @@ def ask(work: Work, ours: Address, bare: Address, others: list[str], rate: float
                 samples = listings
                 if not is_list:
                     samples, (seconds, _) = baselines, baseline.get("/")
-                samples.append((time.monotonic() - seconds, seconds))
+                samples.append(seconds)
             except OSError as error:
                 count[f"requests lost: {error!r}"] += 1
                 with contextlib.suppress(OSError):

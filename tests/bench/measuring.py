@@ -8,7 +8,6 @@ import math
 import os
 import re
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -33,7 +32,6 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds that some work takes."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
@@ -56,11 +54,6 @@ def at_once(count: int, work: Callable[[int], object]) -> float:
     return time.perf_counter() - began
 
 
-def median_ratio(ours: Sequence[float], baselines: Sequence[float]) -> float:
-    """The median of pairs that were measured one after the other."""
-    return statistics.median(one / baseline for one, baseline in zip(ours, baselines))
-
-
 # -- A process
 
 
@@ -76,18 +69,11 @@ class Process:
         return int(self._value("smaps_rollup", "Pss")) / 1000 * 1.024
 
     @property
-    def own_memory(self) -> float:
-        """Its memory in MB without pages of files, whose part depends on what else runs on the machine."""
-        return int(self._value("smaps_rollup", "Pss_Anon")) / 1000 * 1.024
-
-    @property
     def threads(self) -> int:
-        """How many there are."""
         return int(self._value("status", "Threads"))
 
     @property
     def descriptors(self) -> int:
-        """How many are open."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     @property
@@ -103,11 +89,6 @@ class Process:
             user, system, of_children, system_of_children = (int(word) / TICKS for word in words)
             return user + system, of_children + system_of_children
         return 0.0, 0.0
-
-    @property
-    def exact_seconds(self) -> float:
-        """CPU time of its threads that still run, not in ticks of a clock."""
-        return sum(int(text.split()[0]) for text in self._of_threads("schedstat")) / 1e9
 
     @property
     def wake_ups(self) -> int:
@@ -147,7 +128,6 @@ class Spent:
         return own, now[3] - self._before[3] - own
 
     def words(self, count: int = 1) -> str:
-        """What each of so many things took."""
         own, others = (seconds / count * 1000 for seconds in self.seconds())
         calls, lasted, *_ = self._now()
         parts = []
@@ -235,7 +215,6 @@ class House:
 
 @contextlib.contextmanager
 def house() -> Iterator[House]:
-    """Bring up Incus, and take all away at the end."""
     with incus_bed.own_daemon() as bed, tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         os.chmod(folder, 0o755)
         try:
@@ -245,7 +224,6 @@ def house() -> Iterator[House]:
 
 
 def delete(server: programs.Server, id: str) -> None:
-    """Delete a session, whatever is in it."""
     server.delete(f"/api/sessions/{id}?force=true", timeout=120)
 
 
@@ -268,7 +246,6 @@ class Client:
         self.status = 0  # of the last answer
 
     def get(self, path: str) -> tuple[float, bytes]:
-        """Seconds and body of a GET."""
         began = time.perf_counter()
         self._connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode())
         head, body, length = b"", b"", 1
@@ -284,7 +261,6 @@ class Client:
         return time.perf_counter() - began, body
 
     def close(self) -> None:
-        """Hang up."""
         self._connection.close()
 
 

@@ -24,7 +24,6 @@ LOAD_PAGE = ROOT / "docs" / "dev" / "performance.md"
 
 
 def table(rows: Iterable[Row]) -> str:
-    """The rows as a table of Markdown."""
     rows = list(rows)
     lines = ["| figure | measured | lowest to highest (runs) | baseline | ratio | goal | |"]
     lines.append("| --- | --- | --- | --- | --- | --- | --- |")
@@ -41,14 +40,12 @@ def gaps(run: Run) -> str:
 
 
 def machine(about: dict[str, Any]) -> str:
-    """What was measured, and on which machine."""
     incus = f", Incus {about['incus']}" if about.get("incus") else ""
     where = f"{about['cores']} cores of {about['cpu']}, Linux {about['kernel']}"
     return f"commit {about['commit']}, {where}, Python {about['python']}{incus}"
 
 
 def block(run: Run) -> str:
-    """All that the page says of a run, as Markdown."""
     parts = run.parts.values()
     begun = sorted({part.begun for part in parts})
     loads = [part.load_before for part in parts]

@@ -34,7 +34,6 @@ def line(id: str, *counts: object, **more: object) -> str:
 
 
 def transcript_of(home: Path) -> Path:
-    """The transcript of a saved conversation."""
     folder = home / ".claude/projects/-workspace"
     folder.mkdir(parents=True)
     return folder / "a.jsonl"
@@ -82,11 +81,9 @@ def test_subagents_count_and_have_a_context_of_their_own(tmp_path, talk):
     [
         ((5 + 25 + 0.5 + 6.25) / 1000, (1000, 1000, 1000, 1000), MODEL, {}),
         (10 / 1000, (0, 0, 0, 1000), MODEL, {"cache_creation": {"ephemeral_1h_input_tokens": 1000}}),
-        (0, (0, 0, 0, 0), "<synthetic>", {}),
         (8 / 1000, (1000, 0, 0, 0), "claude-opus-5-5", {"speed": "fast"}),
         (5.5 / 1000, (1000, 0, 0, 0), MODEL, {"inference_geo": "us"}),
         (35 / 1000, (1000, 0, 0, 0), MODEL, {"server_tool_use": {"web_search_requests": 3}}),
-        (5 / 1000, (1000, 0, 0, 0), MODEL, {"server_tool_use": {"web_search_requests": 10**9}}),
     ],
 )
 def test_a_cost_is_told_where_the_price_is_known(tmp_path, dollars, counts, model, usage):
@@ -97,13 +94,11 @@ def test_a_cost_is_told_where_the_price_is_known(tmp_path, dollars, counts, mode
 @table(
     "text",
     [
-        *(line("x", count, 0, 0, 0) for count in (-1, 10**10, 1.5, True, "1")),
+        *(line("x", count, 0, 0, 0) for count in (-1, 10**10, True, "1")),
         line("x", 1, 0, 0, 1, usage={"cache_creation": {"ephemeral_1h_input_tokens": 2}}),
         '{"usage": ' * 100_000 + "\n",
         '{"usage": 1' + "0" * 10_000 + "}\n",
         '{"message": {"usage": []}}\n["usage"]\n"usage"\nnull "usage"\n',
-        '{"message": {"usage": {"input_tokens": NaN}}}\n',
-        "\0\n",
     ],
 )
 def test_what_makes_no_sense_counts_nothing(tmp_path, text):
@@ -123,7 +118,6 @@ def test_links_and_pipes_are_not_followed(tmp_path, talk):
 
 @pytest.fixture
 def parsed(monkeypatch):
-    """The lines that are parsed from now on."""
     lines: list[bytes] = []
     real = dialects.parse_line
 
@@ -176,17 +170,6 @@ def test_a_line_that_is_too_large_leaves_a_trace(tmp_path, talk):
         assert (tokens(tmp_path)[0], document(tmp_path)["truncated"]) == (1 if is_large else 10, is_large)
 
 
-def test_what_is_too_much_for_one_view_is_read_at_the_next_ones(tmp_path, talk, monkeypatch, parsed):
-    lines = [line(str(number), 1, 1, 1, 1) for number in range(10)]
-    monkeypatch.setattr(ledger, "READ", 4 * len(lines[0]))
-    talk.write_text("".join(lines))
-    reader = ledger.Ledger()
-    views = [document(tmp_path, reader) for _ in range(4)]
-    told = [(view["tokens"]["input"], view["truncated"]) for view in views]
-    assert told == [(4, True), (8, True), (10, False), (10, False)]
-    assert len(parsed) == 10
-
-
 def test_accounts_in_memory_are_bounded_and_other_prices_hold_for_them(saved, monkeypatch):
     monkeypatch.setattr(ledger, "KEPT", 5_000)
     reader = ledger.Ledger()
@@ -210,14 +193,6 @@ def test_only_what_is_new_is_read_until_a_file_is_another_one(tmp_path, talk, pa
         assert len(parsed) == {1: 1, 3: 2, 7: 4}[expected]
     talk.write_text("")
     assert document(tmp_path, reader)["tokens"] is None
-
-
-def test_of_a_tool_that_tells_nothing_nothing_is_known(tmp_path):
-    for account in (ledger.Ledger().read("aider", str(tmp_path)), ledger.NOTHING):
-        found = dict(cost.document(account))
-        jsonschema.validate(found, SCHEMA)
-        assert {key for key, value in found.items() if value} == {"prices_as_of"}
-    assert spending()["projects"] == []
 
 
 # ---- the same transcript in ccusage ------------------------------------------------------------------------------
@@ -252,13 +227,11 @@ def copilot_line(id: str, at: str = "2026-11-25T19:55:24.165Z", **counts: object
 
 
 def opencode_line(id: str, **more: object) -> str:
-    """A line that guest/opencode.js writes."""
     entry = {"id": id, "at": 1795636666243, "model": "claude-sonnet-4-5", "cost": 0.001215, "input": 10, "output": 9}
     return json.dumps({**entry, "reasoning": 4, "cache_read": 1000, "cache_write": 200, **more}) + "\n"
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file in a folder that is made for it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
 
@@ -293,7 +266,6 @@ def codex_line(kind: str, **payload: object) -> str:
 
 
 def codex_usage(id: str) -> str:
-    """What Codex writes after an answer."""
     usage = {"input_tokens": 1000, "cached_input_tokens": 600, "cache_write_input_tokens": 100, "output_tokens": 50}
     usage |= {"reasoning_output_tokens": 20, "total_tokens": 1050}
     record = codex_line("token_usage_record", response_id=id, usage=usage, thread_token_usage=usage)
@@ -319,16 +291,12 @@ def test_codex_tells_tokens_and_in_earlier_lines_the_model(tmp_path):
     assert (found["model"], found["context"]) == ("gpt-6.1-sol", {"used": 1050, "size": 258_400})
 
 
-def test_codex_in_fast_mode_costs_twice_as_much_and_a_subagent_has_a_context_of_its_own(tmp_path):
+def test_codex_in_fast_mode_costs_twice_as_much(tmp_path):
     settings = {"model": "gpt-6.1-sol", "service_tier": "priority"}
     fast = codex_line("event_msg", type="thread_settings_applied", thread_settings=settings)
     write(tmp_path / CODEX_FILE, CODEX_TURN + fast + codex_usage("resp_1"))
     dollars = document(tmp_path, tool="codex")["cost_usd"]
     assert dollars == pytest.approx(2 * (300 * 2 + 50 * 10 + 600 * 0.1 + 100 * 2.5) / 10**6)
-    side = codex_line("session_meta", thread_source="subagent") + codex_line("turn_context", model="gpt-6-luna")
-    write((tmp_path / CODEX_FILE).with_name("rollout-later.jsonl"), side + codex_usage("resp_2"))
-    found = document(tmp_path, tool="codex")
-    assert (tokens_of(found)[0], found["model"]) == (600, "gpt-6.1-sol")
 
 
 GEMINI_FILE = ".gemini/tmp/w/chats/session-2026-11-29T00-53-35818b4f.jsonl"
@@ -360,14 +328,12 @@ def test_gemini_tells_tokens_of_each_message_that_it_may_write_again(tmp_path):
 
 
 def save(home: Path, id: str, workspace: str, path: str, text: str, *, tool: str = "claude") -> clincus.SavedSession:
-    """Save a conversation of a project; its record."""
     write(home / id / path, text)
     return clincus.SavedSession(session_id=id, tool=tool, directory=str(home / id), workspace=workspace)
 
 
 @pytest.fixture
 def saved(tmp_path):
-    """A function that saves a conversation of a project."""
     return functools.partial(save, tmp_path)
 
 
@@ -413,27 +379,11 @@ def test_only_the_days_that_are_asked_for_count_and_what_is_older_is_not_read(sa
     assert (spending(one)["projects"], parsed) == ([], [])
 
 
-@table("id", ["a", ""], ids=["messages with an id", "without one"])
-def test_a_conversation_that_went_on_in_another_session_counts_once(tmp_path, id):
-    talk = line(id, 1000, 0, 0, 0, timestamp=today())
-    other = line(id and "b", 1, 0, 0, 0, timestamp=today())
+def test_a_conversation_that_went_on_in_another_session_counts_once(saved):
+    talk, other = (line(id, count, 0, 0, 0, timestamp=today()) for id, count in (("a", 1000), ("b", 1)))
     texts = {"one": talk, "two": talk + other, "three": other}
-    found = spending(*(save(tmp_path, name, "/w/app", CLAUDE_FILE, text) for name, text in texts.items()))
-    assert found["tokens"]["input"] == (1001 if id else 1002)
-
-
-def test_only_a_conversation_that_grew_is_read_at_the_second_view(saved, tmp_path, monkeypatch, parsed):
-    sessions = [saved(name, "/w/app", CLAUDE_FILE, line(name, 1, 1, 1, 1, timestamp=today())) for name in "abc"]
-    spendings = cost.Spendings(ledger.Ledger())
-    first = spendings.of(sessions, 30)
-    with monkeypatch.context() as patch:
-        patch.setattr(ledger, "open_plain", lambda path: pytest.fail(f"{path} is read again"))
-        patch.setattr(cost, "add_up", lambda *_: pytest.fail("all is added up again"))
-        assert spendings.of(sessions, 30) is first
-    with (tmp_path / "b" / CLAUDE_FILE).open("a") as file:
-        file.write(line("new", 1, 1, 1, 1, timestamp=today()))
-    assert spendings.of(sessions, 30)["tokens"]["input"] == 4
-    assert len(parsed) == 4
+    found = spending(*(saved(name, "/w/app", CLAUDE_FILE, text) for name, text in texts.items()))
+    assert found["tokens"]["input"] == 1001
 
 
 # ---- the command line --------------------------------------------------------------------------------------------

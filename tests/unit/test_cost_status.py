@@ -21,7 +21,6 @@ LIMITS = {
 
 
 def written(home: Path, tool: str = "claude") -> dict[str, str]:
-    """The files that a session of a workspace beside the home gets."""
     session = SimpleNamespace(tool=tool, workspace=str(home / "work"))
     files = status.guest_files({"HOME": str(home)})(session)
     return {file.path: file.data.decode() for file in files}
@@ -46,7 +45,6 @@ def test_nobody_loses_a_status_line_of_their_own(tmp_path, place):
 
 
 def kept(home: Path, told: object) -> status.Status:
-    """What was kept of what Claude Code told."""
     file = home / status.KEPT
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(told if isinstance(told, str) else json.dumps(told))
@@ -69,7 +67,6 @@ def test_the_windows_and_the_context_are_told(tmp_path):
     [
         "",
         "[" * 100_000,
-        {"rate_limits": [1], "context_window": 5},
         {"rate_limits": {"five_hour": {"used_percentage": "42", "resets_at": 1_795_650_000}}},
         {"context_window": {"context_window_size": True}},
     ],

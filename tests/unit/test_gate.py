@@ -45,18 +45,12 @@ def ask(gate, *, peer=OWNER, method="GET", path="/api/tools", query=None, host="
     "host",
     [
         None,
-        "",
         "evil.example:3000",
-        "localhost",
         "localhost:3001",
         "localhost.evil.example:3000",
         "evil.example@127.0.0.1:3000",
-        "2130706433:3000",
         "0.0.0.0:3000",
-        "::1:3000",
-        "192.0.2.1:3000",
         "127.0.0.1:3000, evil.example",
-        "localhost:\u0663000",
     ],
 )
 def test_any_other_host_than_a_loopback_name_with_our_port_is_refused(host):
@@ -82,12 +76,10 @@ def test_the_address_that_a_connection_came_in_on_is_ours():
 @table(
     ("allowed", "host", "passes"),
     [
-        ("box.example", "box.example", True),
         ("box.example", "BOX.example:443", True),
         ("box.example", "box.example:8080", False),
         ("Box.Example:8443", "box.example:8443", True),
         ("box.example:8443", "box.example", False),
-        ("fd00::1", "[fd00::1]:3000", None),
         ("box.example/", "", None),
     ],
 )
@@ -101,30 +93,23 @@ def test_an_allowed_host_is_a_name_or_a_name_with_a_port(allowed, host, passes):
 
 # Other sites' pages
 
-FOREIGN = ["http://evil.example", "null", "", "http://localhost:3001", "localhost:3000", "ftp://localhost:3000",
-           "http://localhost:3000.evil.example"]  # fmt: skip
+FOREIGN = ["http://evil.example", "null", "http://localhost:3001", "ftp://localhost:3000", "http://localhost:3000.evil"]
 
 
 @table("origin", FOREIGN)
-@table(
-    ("method", "path"),
-    [
-        *((method, "/api/x") for method in ("POST", "DELETE", "BREW")),
-        ("GET", "/ws/events"),
-    ],
-)
+@table(("method", "path"), [("POST", "/api/x"), ("BREW", "/api/x"), ("GET", "/ws/events")])
 def test_a_foreign_page_can_neither_write_nor_open_a_websocket(method, path, origin):
     assert ask(clincus.Gate(), method=method, path=path, Origin=origin) == 403
 
 
-@table("site", ["cross-site", "same-site", "Cross-Site", "unheard-of"])
+@table("site", ["cross-site", "same-site", "unheard-of"])
 @table(("method", "path"), [("POST", "/api/x"), ("GET", "/ws/events")])
 def test_the_browser_says_that_the_page_is_foreign(method, path, site):
     assert ask(clincus.Gate(), method=method, path=path, Sec_Fetch_Site=site) == 403
     assert ask(clincus.Gate(), path="/", Sec_Fetch_Site=site) is None, "a link may lead to the dashboard"
 
 
-@table("origin", ["http://localhost:3000", "http://127.0.0.1:3000", "http://[::1]:3000", None])
+@table("origin", ["http://localhost:3000", "http://[::1]:3000", None])
 @table("site", ["same-origin", "none", None])
 def test_our_own_page_and_programs_can_do_both(origin, site):
     fields = {"Origin": origin, "Sec-Fetch-Site": site}
@@ -153,18 +138,10 @@ def test_the_kernel_says_who_holds_the_other_end():
     assert found == [1000, None, None, None]
 
 
-PAIRS = [
-    ("127.0.0.1", "127.0.0.1"),
-    ("127.0.0.1", "127.8.9.10"),
-    ("::1", "::1"),
-    ("::", "127.0.0.1"),
-    ("::", "::ffff:127.0.0.1"),
-    ("0.0.0.0", "::ffff:127.0.0.1"),
-]
+PAIRS = [("127.0.0.1", "127.8.9.10"), ("::1", "::1"), ("::", "127.0.0.1"), ("0.0.0.0", "::ffff:127.0.0.1")]
 
 
 def connected(listen, connect):
-    """A client's socket, and the server's of the same connection."""
     if listen == "127.0.0.1" != connect:
         listen = connect
     family = socket.AF_INET6 if ":" in listen else socket.AF_INET
@@ -235,11 +212,9 @@ def gate():
     ("authorization", "status"),
     [
         (None, 401),
-        (f"Bearer {TOKEN}", None),
         (f"bearer  {TOKEN} ", None),
         (f"Bearer {TOKEN}x", 401),
         (f"Basic {TOKEN}", 401),
-        (TOKEN, 401),
     ],
 )
 def test_a_stranger_needs_the_token(gate, peer, authorization, status):
@@ -259,7 +234,7 @@ def test_the_owner_needs_no_token_but_under_an_allowed_name_and_must_not_show_a_
     assert ask(clincus.Gate(["box.example"]), host="box.example") is None
 
 
-@table("field", ["X-Forwarded-For", "forwarded", "Via", "X-Real-IP"])
+@table("field", ["X-Forwarded-For", "via"])
 def test_what_a_proxy_of_the_owner_passes_on_is_not_the_owners(gate, field):
     assert ask(gate, **{field: "for=192.0.2.7"}) == 401
     assert ask(clincus.Gate(), **{field: "for=192.0.2.7"}) == 403
@@ -310,7 +285,7 @@ def test_the_sign_in_form_becomes_a_cookie_and_leads_to_where_it_stood(gate):
     assert sign_in(gate, TOKEN, path="/api/sessions") == 401
 
 
-@table("path", ["/manifest.webmanifest", "/icon.svg", "/icon-192.png", "/icon-512.png"])
+@table("path", ["/manifest.webmanifest", "/icon-192.png"])
 def test_a_browser_that_installs_the_page_gets_manifest_and_icons_without_the_cookie(gate, path):
     assert ask(gate, peer=FAR, host="box.example", path=path) is None
     assert ask(gate, peer=FAR, host="evil.example", path=path) == 403
@@ -318,7 +293,6 @@ def test_a_browser_that_installs_the_page_gets_manifest_and_icons_without_the_co
 
 
 def test_a_visit_renews_the_cookie(gate):
-    """Who comes each month is never signed out."""
     cookie = f"clincus-{PORT}={gate.cookie}"
 
     def headers(accept, *cookies):
@@ -390,13 +364,13 @@ def test_a_token_file_is_made_for_its_owner_alone_and_kept(tmp_path):
         entry.load_token(str(tmp_path), {})
 
 
-@table("token", ["short", "x" * 21, "with a blank inside of it", "\xe4" * 30, "x" * 300])
+@table("token", ["x" * 21, "with a blank inside of it", "x" * 300])
 def test_a_weak_or_odd_token_is_refused(token):
     with pytest.raises(clincus.ClincusError, match="22 to 256 printable characters"):
         entry.load_token(None, {"CLINCUS_TOKEN": token})
 
 
-@table("host", ["0.0.0.0", "::", "192.0.2.1", "box.example", "127.0.0.1.evil.example"])
+@table("host", ["0.0.0.0", "::", "127.0.0.1.evil.example"])
 def test_other_machines_are_listened_to_with_a_token_only(host):
     with pytest.raises(clincus.ClincusError, match="needs a token"):
         entry.listen_hosts(host, clincus.Gate())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
 import stat
@@ -32,7 +30,6 @@ AGENT = {"state": "waiting", "reason": "question", "text": "Red\nor blue?\x1b[2J
 
 
 def found(**labels: str) -> dict[str, Any]:
-    """What Incus says of the session."""
     config = {"workspace": "/srv/app", "tool": "claude", "session_id": "talk-1", **labels}
     return {
         "name": ID,
@@ -43,8 +40,6 @@ def found(**labels: str) -> dict[str, Any]:
 
 
 class Office:
-    """A journal of a server with one session."""
-
     def __init__(self, home: Path) -> None:
         self.environ = {"HOME": str(home)}
         self.folder = home / ".clincus" / "logs"
@@ -84,7 +79,6 @@ class Office:
         self.journal.write_next()
 
     def starts(self, at: str) -> None:
-        """Let the session run since a time."""
         self.registry.compare_one(next(self.registry.questions), ID, {**found(), "last_used_at": at})
         self.happen("started")
 
@@ -223,7 +217,6 @@ def test_what_becomes_of_a_session_without_a_request_is_told(office):
 
 
 def test_a_container_cannot_push_out_what_persons_asked_for(office):
-    """It may change what its tool does once a second, and restart itself, for as long as it likes."""
     office.happen("started")
     office.ask()
     for number in range(1500):
@@ -285,31 +278,6 @@ def test_a_disk_that_takes_nothing_stops_no_work_and_is_said_once(office, capsys
     assert capsys.readouterr().err.count("No space left on device") == 1
 
 
-@pytest.fixture
-def locked(office):
-    """The journal's files, which another process has locked; ends when it lets go."""
-    office.ask()
-    with contextlib.ExitStack() as stack:
-        for path in office.folder.rglob("*.jsonl"):
-            file = stack.enter_context(path.open())
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield stack
-
-
-def test_a_journal_that_is_locked_holds_no_request_up_and_has_it_later(office, locked, monkeypatch, capsys):
-    monkeypatch.setattr(journal, "REQUEST_PATIENCE", 0.01)
-    monkeypatch.setattr(journal, "LOCK_PATIENCE", 0.01)
-    assert office.ask() == office.ask() == {"result": "queued"}
-    office.journal.write_next()  # in vain
-    assert len(office.audit()) == 1
-    assert capsys.readouterr().err.count("another process keeps it locked") == 1
-    locked.close()
-    for _ in range(4):  # two requests, in two files each
-        office.journal.write_next()
-    assert len(office.audit()) == 3
-    assert office.log() == ["Type a prompt"] * 3
-
-
 def test_every_write_of_the_contract_is_followed_but_those_that_pages_repeat():
     extensions = clincus.Extensions(SimpleNamespace(environ={}))
     journal.install(extensions)
@@ -328,8 +296,6 @@ def test_every_write_of_the_contract_is_followed_but_those_that_pages_repeat():
 
 
 class Asked:
-    """A command on one running session, as the command line runs it."""
-
     def __init__(self, home: Path) -> None:
         self.office = Office(home)
         self.context = Context(find_command(["rename"])[0], Options(container=ID, name="login"), self.office.environ)
@@ -365,15 +331,3 @@ def test_a_command_that_changed_no_session_or_fails_is_told_of_what_it_names(ask
         asked.run(refuse)
     told = [(line["session"], line["outcome"]) for line in asked.office.audit()]
     assert told == [(ID, "exit code 3"), ("box", "exit code 3"), ("box", "there is no such session")]
-
-
-def test_a_command_whose_journal_is_locked_or_full_ends_as_it_would(asked, monkeypatch, capsys):
-    monkeypatch.setattr(journal, "LOCK_PATIENCE", 0.01)
-    asked.office.folder.mkdir(parents=True)
-    with (asked.office.folder / "audit.jsonl").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        assert asked.run(lambda context: 0) == 0
-    assert "another process keeps it locked" in capsys.readouterr().err
-    monkeypatch.setattr(journal, "append_line", fill_the_disk)
-    assert asked.run(lambda context: 0) == 0
-    assert "the journal cannot be written" in capsys.readouterr().err

@@ -154,7 +154,6 @@ def test_each_client_takes_them_for_the_hosts_of_the_logins_alone(made, tmp_path
 @table(
     ("client", "name", "is_taken"),
     [
-        *((client, "DNS:www.bank.test", False) for client in CLIENTS),
         *((client, "DNS:example.com", False) for client in CLIENTS),
         *((client, "DNS:evil.example.com", False) for client in CLIENTS),
         *((client, "IP:127.0.0.1", False) for client in (by_python, by_node, by_curl)),
@@ -243,9 +242,3 @@ def test_keys_are_kept_in_memory_only(tmp_path, monkeypatch):
     (tmp_path / "mounts").write_text(f"tmpfs {tmp_path} tmpfs rw 0 0\n")
     path = authority.memory_folder(os.geteuid(), str(tmp_path / "mounts"))
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o700
-
-
-def test_a_host_without_openssl_is_told(tmp_path):
-    with pytest.raises(clincus.ClincusError, match="install it") as caught:
-        make_certificates(HOSTS, {"PATH": str(tmp_path)}, str(tmp_path))
-    assert caught.value.status == 503

@@ -31,7 +31,6 @@ def environ(tmp_path, monkeypatch) -> dict[str, str]:
 
 @pytest.fixture
 def lending(tmp_path, environ):
-    """A function that makes what the server knows, of some sessions."""
 
     def make(*sessions: clincus.Session, text: str = "") -> Lending:
         (tmp_path / ".config" / "clincus" / "config.toml").write_text(text)
@@ -72,13 +71,6 @@ def test_a_session_that_holds_none_is_no_reason(lending, fields):
     one, two = named("one"), named("two", **fields)
     found = lending(one, two)
     assert [found.copy_warnings(one), found.copy_warnings(two), found.examine({}, lambda: [one, two])] == [[], [], None]
-
-
-def test_nothing_is_said_where_this_host_has_no_such_login(lending, tmp_path):
-    one = named("one")
-    found = lending(one, named("two"))
-    (tmp_path / ".claude" / ".credentials.json").unlink()
-    assert found.copy_warnings(one) == []
 
 
 @table(("login", "has_copy"), [("claude", False), ("github", True)])

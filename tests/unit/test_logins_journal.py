@@ -41,7 +41,6 @@ class House:
         self.loan = next(one for one in loans_of(LABEL, self.lending._logins()) if one.login.name == "github")
 
     def ask(self) -> None:
-        """Let the session send a request with GitHub's login."""
         account = Account(self.lending, self.one, "github.com")
         self.lending.vault.check(self.loan.login)
         account.ask(self.loan, lambda found: account.lent(self.loan) if isinstance(found, Secret) else None)
@@ -77,13 +76,6 @@ def test_a_value_that_cannot_be_read_is_a_refusal(house, environ):
     house.ask()
     ((_, words),) = house.lines
     assert "GITHUB" in words
-    (row,) = house.lending.fields(house.one)["lent"]
-    assert (row["requests"], row["refused"]) == (0, 1)
-
-
-def test_a_request_for_which_nothing_is_lent_is_a_refusal(house):
-    Account(house.lending, house.one, "github.com").refused(house.loan, "is not lent for this")
-    assert house.lines == [("one", "The session does not get the login github: it is not lent for this")]
     (row,) = house.lending.fields(house.one)["lent"]
     assert (row["requests"], row["refused"]) == (0, 1)
 

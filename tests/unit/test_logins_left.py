@@ -36,8 +36,6 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 class Door(clincus.Incus):
-    """An Incus with one session that borrows a login."""
-
     def __init__(self) -> None:
         super().__init__()
         self.failure, self.config = "", {loans.LABEL: LABEL}
@@ -117,7 +115,6 @@ def test_those_of_an_incus_that_cannot_tell_stay(lending, door, folder):
 
 
 def test_a_program_that_deletes_a_session_removes_its_certificates(lending, door, folder):
-    """There may be no server that hears of it."""
     make(lending, door, GONE)
     lending.hear("after_stop", a_session(id=GONE, logins=LABEL))
     assert left(folder)

@@ -21,10 +21,10 @@ from clincus_features.logins.settings import Host
 from clincus_features.logins.sources import Secret, SourceError
 from clincus_features.logins.vault import Found
 from clincus_features.network.policy import Policy
-from clincus_features.network.proxy import Proxy
 from tests.programs import DEADLINE, wait_until
+from tests.unit import test_network_proxy as network
 from tests.unit.test_logins_lending import VALUE, Heard, a_loan
-from tests.unit.test_network_proxy import LOOPBACK, Upstream, read_until, rest
+from tests.unit.test_network_proxy import Upstream, read_until, rest
 
 HOST = "a.example"
 LOAN = a_loan("token", "Bearer {secret}", host=HOST)
@@ -49,17 +49,16 @@ class Vendor(Upstream):
             self.serve(tls)
 
     def echo(self, tls: ssl.SSLSocket) -> None:
-        """Answer each request with its own head."""
         while head := read_until(tls, b"\r\n\r\n"):
             self.got.append(head)
             tls.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(head), head))
 
 
-class Road:
+class Road(network.Road):
     """A proxy with one session that borrows a login, and TLS of programs in there."""
 
     def __init__(self, folder: Path, vendor: Vendor | None = None) -> None:
-        self.vendor = vendor or Vendor(folder)
+        vendor = vendor or Vendor(folder)
         made = make_certificates([Host(HOST)], dict(os.environ), str(folder))
         (folder / "session.pem").write_text(made.key + made.chain)
         self.trust = ssl.create_default_context(cadata=made.authority)
@@ -68,22 +67,11 @@ class Road:
         self.found: Found = Secret(VALUE)
         self.alarms: list[tuple[str, str]] = []
         self.opened: list[openeds.Opened] = []
-        self.path = str(folder / "one")
-        self.proxy = Proxy(
-            lambda id: self.path,
-            resolve=lambda host, port: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", self.vendor.port))],
-            reachable=lambda: LOOPBACK,
-            opener=self.open,
-        )
-        self.proxy.want("one", Policy("open", has_proxy=True))
-        self.is_over = False
-        self.thread = threading.Thread(target=self.serve, daemon=True)
-        self.thread.start()
+        super().__init__(str(folder), vendor, Policy("open", has_proxy=True), opener=self.open)
 
-    def serve(self) -> None:
-        while not self.is_over:
-            self.proxy.serve_round()
-        self.proxy.close()
+    @property
+    def vendor(self) -> Vendor:
+        return self.upstream
 
     def open(self, id, host, port, later):
         if not LOAN.login.is_for(host, port):
@@ -97,31 +85,18 @@ class Road:
     def ask(self, loan: Loan, take: Callable[[Found], None]) -> None:
         threading.Thread(target=lambda: take(self.found), daemon=True).start()
 
-    def tunnel(self, host: str = HOST) -> socket.socket:
-        connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(DEADLINE)
-        wait_until(lambda: connection.connect_ex(self.path) == 0, "the proxy's socket")
-        connection.sendall(f"CONNECT {host}:443 HTTP/1.1\r\n\r\n".encode())
-        assert read_until(connection, b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
-        return connection
-
-    def connect(self) -> ssl.SSLSocket:
-        return self.trust.wrap_socket(self.tunnel(), server_hostname=HOST)
+    def tls(self) -> ssl.SSLSocket:
+        return self.trust.wrap_socket(self.tunnel(f"{HOST}:443"), server_hostname=HOST)
 
 
 @pytest.fixture
 def road(tmp_path_factory) -> Iterator[Road]:
     made = Road(tmp_path_factory.mktemp("s"))
     yield made
-    made.is_over = True
-    made.proxy.wake()
-    made.thread.join(DEADLINE)
-    made.vendor.close()
-    made.vendor.join()
+    made.close()
 
 
 def said(tls: ssl.SSLSocket) -> bytes:
-    """An answer with a length."""
     head = read_until(tls, b"\r\n\r\n")
     length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
     body = b""
@@ -133,7 +108,7 @@ def said(tls: ssl.SSLSocket) -> bytes:
 
 
 def test_the_server_gets_the_value_and_the_program_does_not_see_it(road):
-    with road.connect() as tls:
+    with road.tls() as tls:
         for number in (1, 2, 3):
             tls.sendall(REQUEST)
             answer = said(tls)
@@ -144,21 +119,21 @@ def test_the_server_gets_the_value_and_the_program_does_not_see_it(road):
 
 
 def test_other_hosts_are_tunnelled_untouched(road):
-    with road.vendors_trust.wrap_socket(road.tunnel("b.example"), server_hostname="b.example") as tls:
+    with road.vendors_trust.wrap_socket(road.tunnel("b.example:443"), server_hostname="b.example") as tls:
         tls.sendall(REQUEST)
         assert said(tls).endswith(REQUEST)
     assert road.opened == []
 
 
 def test_a_name_in_tls_that_is_not_the_one_of_the_tunnel_is_refused(road):
-    with road.tunnel("b.example") as tunnel, pytest.raises((ssl.SSLError, OSError)):
+    with road.tunnel("b.example:443") as tunnel, pytest.raises((ssl.SSLError, OSError)):
         road.trust.wrap_socket(tunnel, server_hostname=HOST)
     assert road.vendor.got == []
 
 
 def test_a_server_that_this_host_does_not_trust_gets_nothing(road):
     road.contexts = (road.contexts[0], ssl.create_default_context())
-    with road.connect() as tls:
+    with road.tls() as tls:
         tls.sendall(REQUEST)
         assert b"there is no safe connection to a.example: self" in said(tls).replace(b"-", b" ")
     assert road.vendor.got == []
@@ -175,7 +150,7 @@ def test_a_program_that_does_not_trust_the_session_is_told_to_people(road):
 def test_a_failure_of_ours_does_not_tell_a_value(road, monkeypatch):
     """Its reason is in the API and on the page; an error of an encoding has the whole text."""
     monkeypatch.setattr(exchanges, "filled", lambda *_: f"{VALUE} €".encode("latin-1"))
-    with road.connect() as tls:
+    with road.tls() as tls:
         tls.sendall(REQUEST)
         with contextlib.suppress(OSError):
             assert rest(tls) == b""
@@ -186,7 +161,7 @@ def test_a_failure_of_ours_does_not_tell_a_value(road, monkeypatch):
 
 def test_a_value_that_cannot_be_read_is_told_to_the_tool(road):
     road.found = SourceError("there is no file /x")
-    with road.connect() as tls:
+    with road.tls() as tls:
         tls.sendall(REQUEST)
         assert b"the login token cannot be lent: there is no file /x" in said(tls)
     assert road.vendor.got == []
@@ -204,27 +179,11 @@ def test_bodies_pass_both_ways_whole(road):
         tls.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(sent) + sent)
 
     road.vendor.serve = serve
-    with road.connect() as tls:
+    with road.tls() as tls:
         head = REQUEST.replace(b"GET", b"POST")[:-2] + b"Content-Length: %d\r\n\r\n" % len(sent)
         tls.sendall(head + sent)
         assert said(tls).endswith(sent)
     assert b"".join(back) == sent
-
-
-def test_a_side_that_does_not_read_holds_up_no_more_than_a_bounded_part(road):
-    is_done = threading.Event()
-    road.vendor.serve = lambda tls: is_done.wait(DEADLINE) and None
-    with road.connect() as tls:
-        tls.sendall(REQUEST.replace(b"GET", b"POST")[:-2] + b"Content-Length: 900000000\r\n\r\n")
-        tls.setblocking(False)
-        sent = 0
-        with contextlib.suppress(ssl.SSLWantWriteError):
-            while sent < 1 << 26:
-                sent += tls.send(bytes(1 << 16))
-        with road.connect():
-            pass
-        assert sent < 1 << 24
-        is_done.set()
 
 
 def test_events_come_as_they_are_sent_and_end_when_the_login_is_revoked(road):
@@ -238,7 +197,7 @@ def test_events_come_as_they_are_sent_and_end_when_the_login_is_revoked(road):
         tls.recv(1)
 
     road.vendor.serve = serve
-    with road.connect() as tls:
+    with road.tls() as tls:
         tls.sendall(REQUEST)
         assert read_until(tls, b"one\n\n").startswith(b"HTTP/1.1 200 OK\r\nConnection: close\r\n")
         is_next.set()
@@ -248,32 +207,3 @@ def test_events_come_as_they_are_sent_and_end_when_the_login_is_revoked(road):
         with contextlib.suppress(OSError):
             assert rest(tls) == b""
         wait_until(lambda: road.proxy.count() == 0, "the end of the connection")
-
-
-def test_a_program_that_wants_http_2_gets_http_1(road):
-    road.trust.set_alpn_protocols(["h2"])
-    with road.connect() as tls:
-        assert tls.selected_alpn_protocol() is None
-        tls.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-        assert said(tls).startswith(b"HTTP/1.1 400 ")
-    road.trust.set_alpn_protocols(["h2", "http/1.1"])
-    with road.connect() as tls:
-        assert tls.selected_alpn_protocol() == "http/1.1"
-
-
-def test_an_end_of_the_program_ends_the_connection_to_the_server(road):
-    is_there, is_over = threading.Event(), threading.Event()
-
-    def serve(tls: ssl.SSLSocket) -> None:
-        read_until(tls, b"\r\n\r\n")
-        is_there.set()
-        with contextlib.suppress(OSError):
-            tls.recv(1)
-        is_over.set()
-
-    road.vendor.serve = serve
-    with road.connect() as tls:
-        tls.sendall(REQUEST)
-        assert is_there.wait(DEADLINE)
-    assert is_over.wait(DEADLINE)
-    wait_until(lambda: road.proxy.count() == 0, "the end of the connection")

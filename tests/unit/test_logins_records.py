@@ -19,13 +19,6 @@ def test_requests_are_counted_by_login_and_host():
     }
 
 
-def test_each_reason_of_a_refusal_is_told_once():
-    kept = Records()
-    assert [kept.refuse("github", "a", reason) for reason in ("revoked", "revoked", "expired")] == [True, False, True]
-    assert [row["refused"] for row in kept.documents()["lent"]] == [3]
-    assert [kept.refuse("github", "a", str(number)) for number in range(records.MOST_ROWS)].count(True) < 200
-
-
 def test_an_alarm_is_told_once_for_each_place():
     kept = Records()
     assert [kept.alarm("github", "in the address", host) for host in ("a", "a", "b")] == [True, False, True]

@@ -18,8 +18,6 @@ LOGIN = a_loan("token", "Bearer {secret}").login
 
 
 class Source:
-    """A source of values; it waits while a test says so."""
-
     def __init__(self) -> None:
         self.reads, self.failure, self.may_go_on = 0, "", threading.Event()
         self.may_go_on.set()

@@ -91,14 +91,6 @@ def test_a_request_counts_for_its_operation_with_its_time_and_how_it_failed(gaug
     assert found["clincus_request_failures_total{operation=list_sessions}{status=500}"] == 1
 
 
-def test_a_socket_is_counted_while_it_is_open(gauges):
-    def look(request: object) -> float:
-        return read(gauges)["clincus_sockets{operation=open_terminal}"]
-
-    assert gauges.follow_socket(look, "open_terminal", REQUEST) == 1
-    assert look(REQUEST) == 0
-
-
 def test_a_call_of_incus_counts_by_its_kind(gauges):
     calls = {
         "launch": "incus --project default launch --quiet clincus",
@@ -141,13 +133,6 @@ def test_what_the_core_and_other_features_tally_is_counted(gauges):
     metrics.LogCounter().emit(logging.makeLogRecord({"levelname": "WARNING"}))
     assert read(gauges)["clincus_log_messages_total{level=warning}"] == 1
     assert after.keys() - before.keys() == {"clincus_answers_total{status=404}"}, "no other kind makes a metric"
-
-
-def test_more_sessions_make_the_answer_no_longer(gauges, app):
-    before = len(gauges.answer().body.splitlines())
-    more = [a_session(slot) for slot in range(99)]
-    app.registry = SimpleNamespace(all=lambda: more)
-    assert len(gauges.answer().body.splitlines()) == before
 
 
 def test_every_operation_of_a_server_is_measured(tmp_path):

@@ -56,17 +56,14 @@ print(json.dumps([why_closed(text, [ipaddress.ip_network(one) for one in opened]
 ROUTED = [
     # address, networks that are reachable, why it is closed
     ("9.9.9.9", [], ""),
-    ("2606:4700::1111", [], ""),
     ("151.101.0.223", [], ""),  # by the tunnel, which has half of the internet
     ("5.6.7.8", [], "of this host"),
-    ("2a01:4f8:1::2", [], "of this host"),
     ("5.6.7.77", [], "a neighbour"),
     ("2a01:4f8:1::77", [], "a neighbour"),
     ("5.6.7.77", ["5.6.0.0/16"], ""),
     ("10.7.0.1", ["10.0.0.0/8"], ""),
     ("10.5.0.1", ["10.5.0.0/16"], "of this host"),
     ("10.5.0.1", ["10.0.0.0/8", "10.5.0.1/32"], ""),
-    ("127.0.0.1", ["127.0.0.0/8"], "of this host"),
     ("10.5.0.7", ["10.0.0.0/8"], "own containers"),
     ("10.5.0.7", ["10.5.0.0/16"], ""),
     ("10.9.9.9", ["10.9.0.0/16"], "own containers"),
@@ -74,7 +71,6 @@ ROUTED = [
     ("64:ff9b::506:74d", [], "a neighbour"),
     ("64:ff9b::a05:7", ["64:ff9b::/96"], "own containers"),
     ("::ffff:10.5.0.7", ["::ffff:0:0/96"], "own containers"),
-    ("::ffff:10.5.0.1", ["::ffff:0:0/96", "10.0.0.0/8"], "of this host"),
     ("::ffff:10.7.0.1", ["10.0.0.0/8"], ""),
     ("::5.6.7.8", [], "public internet"),
     ("2002:506:708::1", [], "public internet"),

@@ -10,7 +10,6 @@ import clincus
 from clincus_cli import commands as cli_commands
 from clincus_cli import context as cli_context
 from clincus_cli import network, ports
-from clincus_features.network.devices import UNRULED
 from tests.table import table
 
 FOUND = {
@@ -54,12 +53,6 @@ def test_names_for_a_start_come_beside_those_of_the_config():
         "network.allow": ["a.example", "b.example"],
         "network.presets": ["tool", "pypi"],
     }
-
-
-@table("warnings", [[], ["a limit is left out"], [UNRULED]])
-def test_a_change_that_holds_from_the_next_start_only_is_told(warnings, capsys):
-    network.warn_of_next_start({"warnings": warnings})
-    assert ("Stop and resume the session" in capsys.readouterr().err) == (UNRULED in warnings)
 
 
 @table("confined", [True, False])

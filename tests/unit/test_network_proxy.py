@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import ipaddress
 import os
 import socket
@@ -11,13 +10,11 @@ import threading
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
-from unittest.mock import Mock
+from typing import Any
 
 import pytest
 
-import clincus
 from clincus_features.network import link as links
-from clincus_features.network import lookups
 from clincus_features.network import proxy as proxies
 from clincus_features.network.policy import Policy
 from clincus_features.network.records import Records
@@ -66,7 +63,6 @@ class Upstream:
         self.listener.close()
 
     def join(self) -> None:
-        """Wait until nothing goes on here any more."""
         for thread in self.threads:
             thread.join(DEADLINE)
 
@@ -74,15 +70,16 @@ class Upstream:
 class Road:
     """A proxy with one session, and connections to it as a program in the container makes them."""
 
-    def __init__(self, folder: str) -> None:
-        self.upstream = Upstream()
+    def __init__(self, folder: str, upstream: Upstream | None = None, policy: Policy = POLICY, **more: Any) -> None:
+        self.upstream = upstream or Upstream()
         self.addresses = {"a.example": "127.0.0.1"}
         self.asked: list[str] = []
         self.ends: list[socket.socket] = []  # of programs in the container
         self.answers = threading.Event()  # names that begin with "slow." are answered then
-        self.proxy = proxies.Proxy(lambda id: f"{folder}/{id}", resolve=self.resolve, reachable=lambda: LOOPBACK)
+        more = {"resolve": self.resolve, "reachable": lambda: LOOPBACK, **more}
+        self.proxy = proxies.Proxy(lambda id: f"{folder}/{id}", **more)
         self.path, self.is_over = f"{folder}/one", False
-        self.proxy.want("one", POLICY)
+        self.proxy.want("one", policy)
         self.thread = threading.Thread(target=self.serve, daemon=True)
         self.thread.start()
 
@@ -92,7 +89,6 @@ class Road:
         self.proxy.close()
 
     def close(self) -> None:
-        """End everything that this has begun."""
         self.answers.set()
         self.is_over = True
         self.proxy.wake()
@@ -143,7 +139,6 @@ class Road:
 
 
 def read_until(connection: socket.socket, end: bytes) -> bytes:
-    """What comes up to and with some bytes, or up to the end of all."""
     found = b""
     while not found.endswith(end):
         data = connection.recv(1)
@@ -154,7 +149,6 @@ def read_until(connection: socket.socket, end: bytes) -> bytes:
 
 
 def rest(connection: socket.socket) -> bytes:
-    """All that comes yet."""
     found = b""
     try:
         while data := connection.recv(65536):
@@ -192,7 +186,6 @@ def test_tls_to_an_allowed_name_passes_both_ways_and_is_counted(road):
         ("CONNECT evil.example:443", 403, "evil.example"),
         ("CONNECT a.example:22", 403, "a.example"),
         ("GET http://wide.example/", 403, "wide.example"),
-        ("CONNECT 127.0.0.1:443", 403, "127.0.0.1"),
         ("GET http://[fd00:EC2::254]/latest", 403, "fd00:ec2::254"),
         ("nonsense", 400, None),
     ],
@@ -205,7 +198,7 @@ def test_what_is_not_on_the_list_is_refused_and_never_looked_up(road, request_li
     assert host is None or host in [one[0] for one in road.refusals()]
 
 
-@table("address", ["10.1.2.3", "169.254.169.254", "127.0.0.2", "0.0.0.0"])
+@table("address", ["169.254.169.254", "127.0.0.2"])
 def test_a_name_that_leads_to_a_private_address_is_refused(road, address):
     road.addresses["a.example"] = address
     before = road.refusal_count()
@@ -220,7 +213,6 @@ def test_a_name_that_leads_to_a_private_address_is_refused(road, address):
         ("a.example:443", hello(None)),
         ("a.example:443", b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"),
         ("a.example:80", b"GET / HTTP/1.1\r\nHost: b.example\r\n\r\n"),
-        ("a.example:80", hello("b.example")),
         ("a.example:7", hello("b.example")),
     ],
 )
@@ -310,7 +302,6 @@ def test_a_name_that_is_taken_off_the_list_loses_its_connections(road):
 
 @table("target", ["lan.example:443", "93.184.216.34:443"])
 def test_a_session_that_was_opened_since_its_start_keeps_the_limits_of_its_proxy(road, target):
-    """Programs of that run still ask the proxy."""
     road.proxy.want("one", Policy("open", has_proxy=True))
     road.addresses["lan.example"] = "10.1.2.3"
     connection = road.asking(target)
@@ -364,13 +355,6 @@ def test_a_connection_has_a_day_however_busy_it_is(road, monkeypatch):
     assert rest(tunnel) == b""
 
 
-def test_who_knocks_all_the_time_waits(road, monkeypatch):
-    monkeypatch.setattr(proxies, "MOST_NEW", 3)
-    for _ in range(7):
-        assert b"403" in rest(road.asking("evil.example:443"))
-    assert road.refusals() == [("evil.example", 443, 7)]
-
-
 @table("sent", [b"", b"CONNECT a.example:443 HTTP/1.1\r\n\r\n\x16\x03"])
 def test_who_is_slow_to_say_what_he_wants_is_left(road, monkeypatch, sent):
     monkeypatch.setattr(links, "ASK_WITHIN", 0.2)
@@ -408,49 +392,6 @@ def test_the_slow_names_of_one_session_hold_up_no_other(road):
     road.answers.set()
     for connection in waiting:
         assert read_until(connection, b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
-
-
-def test_nobody_looks_up_names_for_connections_that_ended(road):
-    connections = [road.asking("slow.wide.example:443") for _ in range(40)]
-    wait_until(lambda: road.asked and road.proxy.count() == 40, "the connections")
-    for connection in connections:
-        connection.close()
-    wait_until(lambda: not road.proxy.count(), "the end of the connections")
-    road.answers.set()
-    road.tunnel()
-    assert road.asked.count("slow.wide.example") <= lookups.AT_ONCE
-
-
-def test_a_session_without_room_for_its_socket_holds_up_no_other(road, monkeypatch):
-    """Its path is too long. What the others may reach is narrowed before anybody listens anew."""
-    told: list[tuple[object, ...]] = []
-    monkeypatch.setattr(clincus.log, "warning", lambda *words: told.append(words))
-    tunnel = road.tunnel("a.example:7")
-    bad = "zero/" + "x" * 200
-    with road.proxy._lock:  # all of it in one round
-        road.proxy._wanted = {bad: POLICY, "one": Policy("allow-list", ("b.example",)), "two": POLICY}
-    road.proxy.wake()
-    assert rest(tunnel) == b""
-    road.tunnel(session="two")
-    wait_until(lambda: told, "the words")
-    road.proxy.want("two", None)
-    wait_until(lambda: road.connect_fails("two"), "the end of its socket")
-    assert len(told) == 1, "it was tried again, and told once"
-    assert "cannot be made" in str(told[0])
-
-
-def test_a_listener_whose_process_has_no_file_left_costs_no_time(road, monkeypatch):
-    tunnel, outlet = road.tunnel("a.example:7"), road.proxy._outlets["one"]
-    full = Mock(wraps=outlet.socket)
-    full.accept.side_effect = OSError(errno.EMFILE, "Too many open files")
-    monkeypatch.setattr(outlet, "socket", full)
-    waiting = road.asking()
-    for _ in range(200):
-        tunnel.sendall(b"a line of some length\n")
-        assert read_until(tunnel, b"\n") == b"echo a line of some length\n"
-    assert full.accept.call_count < 50
-    full.accept.side_effect = None  # it has some again
-    assert read_until(waiting, b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_proxy_that_is_closed_leaves_no_file_open_and_may_be_woken_still():

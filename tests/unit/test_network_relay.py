@@ -41,7 +41,6 @@ class Far:
         self.line = self.new_line(path, OWNER)
 
     def close(self) -> None:
-        """End the line, and wait for the threads of all lines."""
         self.line.stop()
         for thread in threading.enumerate():
             if thread.name == "carrying connections":
@@ -106,7 +105,6 @@ def test_a_line_that_breaks_is_made_anew(far):
 
 
 def test_what_waits_for_the_proxy_is_bounded_and_then_the_line_is_not_read(tmp_path):
-    """A proxy that reads nothing: the connections are full one after the other."""
     path = str(tmp_path / "proxy")
     ours, container = socket.socketpair()
     with ours, container, socket.socket(socket.AF_UNIX) as proxy:
@@ -174,32 +172,11 @@ def test_a_new_line_takes_the_port_of_one_that_hangs_and_ends_with_its_stdin(far
             assert new.wait(DEADLINE) == 0
 
 
-def test_a_port_that_another_program_holds_is_told(far, road):  # noqa: F811
-    far.line.stop()
-    with socket.create_server(("127.0.0.1", far.port)):
-        line = far.new_line(road.path, OWNER)
-        wait_until(lambda: any("another program has the port" in one for one in far.told), "the reason")
-        line.stop()
-
-
-@table(("code", "words"), [(lines.NO_PERL, "has no Perl"), (1, "the container is stopped")])
-def test_a_container_that_can_have_no_line_is_told(code, words):
-    guest = Mock()
-    guest.guest_failure.return_value = clincus.IncusError("the container is stopped", 409)
-    guest.exec.return_value = clincus.Completed(code, b"", b"")
-    with pytest.raises(clincus.ClincusError, match=words):
-        lines.check_guest(guest, "far:clincus-1")
-    guest.exec.return_value = clincus.Completed(0, b"", b"")
-    lines.check_guest(guest, "far:clincus-1")
-
-
 def frame(kind: int, number: int, content: bytes = b"") -> bytes:
     return HEAD.pack(kind, 0, len(content), number) + content
 
 
 class Root:
-    """A container that writes what it likes on its line."""
-
     def __init__(self, path: str) -> None:
         self.end, ours = socket.socketpair()
         self.end.settimeout(DEADLINE)
@@ -223,7 +200,6 @@ class Root:
 
 @pytest.fixture
 def silent(tmp_path_factory) -> Iterator[str]:
-    """A proxy that accepts and reads nothing."""
     with socket.socket(socket.AF_UNIX) as listener:
         path = str(tmp_path_factory.mktemp("s") / "silent")
         listener.bind(path)
@@ -235,8 +211,6 @@ def silent(tmp_path_factory) -> Iterator[str]:
     "bytes_",
     [
         b"GET / HTTP/1.1\r\n",
-        frame(0, 1),
-        frame(7, 1),
         frame(OPEN, 1, b"x"),
         HEAD.pack(DATA, 0, PIECE + 1, 1),
         frame(OPEN, 1) * 2,
@@ -262,7 +236,6 @@ def test_more_connections_than_there_may_be_are_closed_at_once(road):  # noqa: F
 
 
 def test_a_container_that_takes_nothing_lets_nothing_grow(road):  # noqa: F811
-    """It opens connections without end, each of which is refused, and never reads."""
     with contextlib.closing(Root(road.path)) as root:
         root.end.setblocking(False)
         number, sent = 1, b""
@@ -277,7 +250,6 @@ def test_a_container_that_takes_nothing_lets_nothing_grow(road):  # noqa: F811
 
 @table("end", ["after_start", "stopped", "deleted"])
 def test_only_while_a_session_starts_its_line_is_taken_from_another_host(monkeypatch, end):
-    """Afterwards another Clincus may lead its container out."""
     gateway, manners = network.Gateway(None), []
     monkeypatch.setattr(gateway, "_keep_line", lambda id, manner: manners.append(manner))
     monkeypatch.setattr(network.Gateway, "proxy", Mock())

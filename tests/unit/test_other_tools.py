@@ -42,13 +42,11 @@ def environ(tmp_path, monkeypatch):
 
 
 def a_home(folder, monkeypatch):
-    """A home of its own, and no system-wide config file."""
     monkeypatch.setattr(clincus, "SYSTEM_CONFIG", str(folder / "none"))
     return {"HOME": str(folder / "home"), "PATH": "/nowhere"}
 
 
 def configured(environ, text):
-    """The configuration that a user's file gives."""
     path = Path(environ["HOME"], ".config/clincus/config.toml")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
@@ -56,7 +54,6 @@ def configured(environ, text):
 
 
 def carried(environ, name, config, *, environment=None, **files):
-    """What a tool carries into a new container, by path."""
     for path, text in files.get("files", {}).items():
         full = Path(environ["HOME"], path)
         full.parent.mkdir(parents=True, exist_ok=True)
@@ -102,16 +99,13 @@ def test_a_row_of_the_config_is_laid_over_a_ready_one(environ):
     ("text", "line", "reason"),
     [
         ('[tools.claude]\ncommand = ["x"]', 1, "is none of"),
-        ('[tools.Mine]\ncommand = ["x"]', 1, "a-z"),
         ('[tools.x]\ncommand = ["--yes"]', 2, "the first word"),
         ('[tools.x]\ncommand = ["x"]\nrules = [{ state = "ready", pattern = "(" }]', 3, "broken"),
-        ('[tools.x]\ncommand = ["x"]\nrules = [{ state = "ready" }]', 3, "a rule has state, pattern"),
         ('[tools.x]\ncommand = ["x"]\nprompt = ["--ask"]', 3, "{prompt}"),
         ('[tools.x]\ncommand = ["x"]\nsaved = ["~/.clincus/start"]', 3, "a path of your home"),
         ('[tools.x]\ncommand = ["x"]\nconversation = "a"', 3, "(?P<id>"),
         ('[tools.x]\ncommand = ["x"]\nrules = [{ state = "busy", pattern = "x" }]', 3, "state: write"),
         ("[tools.x]\ncommand = ['x']\nrules = [{ state = 'ready', pattern = '^(a+)+$' }]", 3, "a repetition in"),
-        ('[tools.x]\ncommand = ["x"]\nrules = [{ state = "failed", reason = "plan", pattern = "x" }]', 3, "reason"),
     ],
 )
 def test_a_mistake_is_named_with_file_key_and_line(tmp_path, monkeypatch, text, line, reason):
@@ -251,11 +245,6 @@ FRAME = "│            │"
 SCREENS = {
     "codex, ready": ("codex", f"  permissions: YOLO mode\n{CODEX_BOX}", "idle"),
     "codex, works": ("codex", f"› do it\n• Working (3s • esc to interrupt)\n{CODEX_BOX}", "working"),
-    "codex, has no network": (
-        "codex",
-        f"› hi\n◦ Reconnecting... waiting for network (2m 59s • esc to interrupt)\n  └ Connection failed\n{CODEX_BOX}",
-        "working retry",
-    ),
     "codex, interrupted": (
         "codex",
         f"› do it\n■ Conversation interrupted - use /feedback if something went wrong\n{CODEX_BOX}",
@@ -270,11 +259,6 @@ SCREENS = {
         "codex",
         f"■ unexpected status 401 Unauthorized\n› again\n• Hello there.\n  Worked for <1s • 17:15\n{CODEX_BOX}",
         "idle",
-    ),
-    "codex, a pager": (
-        "codex",
-        "~\n~\n─────── 100% ─\n ↑/↓ to scroll · pgup/pgdn to page · home/end to jump\n q close\n",
-        "waiting dialog",
     ),
     "codex, asks": (
         "codex",
@@ -300,12 +284,6 @@ SCREENS = {
         "codex",
         "  permissions: YOLO mode\n  Select Model and Effort\n› 1. GPT-6.1-Sol    Latest model.\n"
         "  2. GPT-6-Astra    Frontier.\n  3. GPT-6-Sol      Previous generation.\n↓\n  enter select · esc back\n",
-        "waiting dialog",
-    ),
-    "codex, conversations": (
-        "codex",
-        " Resume a previous session\n Type to search\n  No sessions yet\n──────── 0 / 0 · 100% ─\n"
-        " enter resume   esc exit   ^c exit   tab focus sort/filter\n ^t transcript   ^e expand   ↑/↓ browse\n",
         "waiting dialog",
     ),
     "gemini, asks": (
@@ -341,24 +319,7 @@ SCREENS = {
         f"{FRAME}\n│ (Use Enter to select, Tab to change focus, Esc to    │\n│ close)     │\n{FRAME}\n╰───────╯\n",
         "waiting dialog",
     ),
-    "codex, login": (
-        "codex",
-        "  Choose how you want to use Codex.\n> 1. Sign in with ChatGPT\n  2. Sign in another way\n"
-        "  Press enter to continue\n",
-        "waiting login",
-    ),
-    "codex, trust": (
-        "codex",
-        "  Trust this folder? Codex can read, edit, and run files here.\n› 1. Trust and continue\n"
-        "  2. Back to Agent Command Center\n  enter continue · esc back\n",
-        "waiting dialog",
-    ),
     "gemini, ready": ("gemini", f"4. Be specific for the best results\n{GEMINI_BOX}", "idle"),
-    "gemini, works": (
-        "gemini",
-        f" > do it\n ⠸ Thinking... (esc to cancel, 3s)   ? for shortcuts\n{GEMINI_BOX.partition(chr(10))[2]}",
-        "working",
-    ),
     "gemini, interrupted": ("gemini", f" > do it\n\u2139 Request cancelled.\n{GEMINI_BOX}", "idle interrupted"),
     "gemini, no right": (
         "gemini",
@@ -373,8 +334,6 @@ SCREENS = {
         "waiting login",
     ),
     "aider, works": ("aider", f"{RULE}\n> do it\n     ░█    Waiting for gpt-4o\n", "working"),
-    "aider, answers": ("aider", f"{RULE}\n> say hello\nHello th\n", "working"),
-    "aider, retries": ("aider", f"{RULE}\n> x\nlitellm.E: y\nRetrying in 8.0 seconds...\n", "working retry"),
     "aider, interrupted": (
         "aider",
         f"> do it\n      ░^C  Waiting for gpt-4o\n^C again to exit\n{RULE}\n>\n",
@@ -465,8 +424,8 @@ def test_codex_works_while_its_title_spins_and_its_screen_tells_nothing():
     assert decide(found, decision.past).agent.state == "done", "it was seen to work"
 
 
-NESTED = ["(a+)+", "(a*)*b", "(?:a+b?)*", "((a+)b)+", "(a{2,})+", "(a+){3,}", "(?P<x>[)]+)+", "(\\(+)+", "(a|b+)*"]
-PLAIN = ["^(?P<text>.+\\?)$", "(a+)?", "(a+){2}", "(ab)+c*", "\\(a+\\)+", "[(a+)+]", "(a?b)+", "[^]+]*", "(a{3})+", "{"]
+NESTED = ["(a+)+", "((a+)b)+", "(a{2,})+", "(a+){3,}", "(?P<x>[)]+)+", "(a|b+)*"]
+PLAIN = ["^(?P<text>.+\\?)$", "(a+)?", "(a+){2}", "\\(a+\\)+", "[(a+)+]", "(a{3})+", "{"]
 
 
 def test_only_a_repetition_in_a_repetition_is_refused():

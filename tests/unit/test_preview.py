@@ -60,7 +60,6 @@ def test_ports_are_read_from_what_the_container_says():
     [
         ("clincus-a1b2c3-1", "3000-clincus-a1b2c3-1"),
         ("box:clincus-a1b2c3-1", "3000-box--clincus-a1b2c3-1"),
-        ("Big_Box:clincus-a1b2c3-1", None),
         ("a--b:clincus-a1b2c3-1", None),
         (f"{'x' * 60}:clincus-a1b2c3-1", None),
     ],
@@ -79,7 +78,6 @@ def test_the_name_of_an_origin_is_one_of_the_dns(id, label):
 
 
 def request(*lines: str, first: str = "GET / HTTP/1.1", connection=None) -> clincus.Request:
-    """A request with these fields, from this machine."""
     head = "\r\n".join([first, f"Host: {ORIGIN[7:]}", *lines, "", ""]).encode("latin-1")
     return clincus.parse_head(head, clincus.Peer("127.0.0.1", HERE, ""), connection)
 
@@ -87,8 +85,7 @@ def request(*lines: str, first: str = "GET / HTTP/1.1", connection=None) -> clin
 @table(
     ("field", "expected"),
     [
-        ("Cookie: a=1; clincus-preview-8080=x; b=2", "Cookie: a=1; b=2"),
-        ("Cookie:  clincus-3000 =x;c=3", "Cookie: c=3"),
+        ("Cookie: a=1; clincus-preview-8080=x; clincus-3000 =x;b=2", "Cookie: a=1; b=2"),
         (f"Origin: {ORIGIN}", "Origin: http://localhost:3000"),
         (f"Referer: {ORIGIN}.evil.example/", None),
         ("X-Forwarded-For: 1.2.3.4", None),
@@ -110,7 +107,7 @@ def test_what_a_connection_names_ends_with_it_unless_it_is_a_websocket():
     assert heads.request_head(asked, "/", PLACE).endswith(b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 
 
-@table("target", [b"http://x.localhost/", b"*", b"x", b"/a#b", b"/a\x80", b""])
+@table("target", [b"http://x.localhost/", b"*", b"/a#b", b"/a\x80"])
 def test_a_target_that_is_no_path_is_refused(target):
     with pytest.raises(clincus.ClincusError):
         openings.split_target(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -122,10 +119,8 @@ def test_a_target_that_is_no_path_is_refused(target):
 @table(
     ("field", "expected"),
     [
-        ("Location: http://localhost:3000/a", f"{ORIGIN}/a"),
         ("Location: http://[::1]:3000?x", f"{ORIGIN}?x"),
         ("Location: http://localhost:3000.evil.example/", "http://localhost:3000.evil.example/"),
-        ("Set-Cookie: a=1; domain=localhost; HttpOnly", "a=1; HttpOnly"),
         ("Set-Cookie: a=1;Domain = .localhost;Path=/", "a=1;Path=/"),
         ("Set-Cookie: clincus-8080=x", None),
         ("Content-Security-Policy: default-src 'self'; frame-ancestors 'none'", "default-src 'self'"),
@@ -158,7 +153,6 @@ POLICY = (
         ("Content-Security-Policy: Report-To x;frame-ancestors *, img-src *", " img-src *"),
         ("Content-Security-Policy-Report-Only: img-src 'none'", None),
         ("Reporting-Endpoints: x=\"https://evil.example/\"", None),
-        ("Report-To: {}", None),
         ("Link: <https://evil.example>; rel=preconnect", None),
         ("Speculation-Rules: \"/rules\"", None),
         ("X-DNS-Prefetch-Control: on", None),
@@ -175,7 +169,7 @@ def test_an_answer_of_a_closed_session_leads_its_pages_nowhere_else(field, expec
 
 @table(
     ("label", "is_open"),
-    [("", True), ('{"mode": "open"}', True), ('{"mode": "none"}', False), ("{", False), ('{"mode": 1}', False)],
+    [("", True), ('{"mode": "open"}', True), ("{", False), ('{"mode": 1}', False)],
 )  # fmt: skip
 def test_a_session_with_an_unreadable_network_label_is_closed(label, is_open):
     session = a_session(network=label)
@@ -185,11 +179,9 @@ def test_a_session_with_an_unreadable_network_label_is_closed(label, is_open):
 @table(
     "head",
     [
-        "HTTP/1.1 999 x",
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked",
         "HTTP/1.1 200 OK\r\nX: a\r\n folded",
-        "HTTP/1.1 200 OK\r\nX: a\rY: b",
         "HTTP/1.1 200 OK" + "\r\nX: a" * (heads.FIELDS_MOST + 1),
     ],
 )
@@ -270,7 +262,6 @@ def test_the_apps_of_all_sessions_leave_connections_to_the_dashboard(monkeypatch
     ("said", "words"),
     [
         (b"", "Nothing answers"),
-        (b"HTTP/1.1 200", "broke off"),
         (b"SSH-2.0-x\r\n\r\n", "not HTTP"),
         (b"HTTP/1.1 101 x\r\nUpgrade: websocket\r\n\r\n", "nobody asked for"),
         (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20000, "larger than"),
@@ -300,7 +291,6 @@ def test_an_opening_ends_when_the_network_is_closed_or_opened(label):
 
 
 def opening() -> openings.Opening:
-    """An opening that leads nowhere."""
     door = doors.CommandDoor(clincus.Incus(), "clincus-a1b2c3-1", "127.0.0.1", 3000, 1000)
     return openings.Opening("clincus-a1b2c3-1", 3000, door, "127.0.0.1")
 
@@ -308,7 +298,6 @@ def opening() -> openings.Opening:
 def admitted(
     *lines: str, one: openings.Opening | None, target: str = "/", token: str = "", method: str = "GET"
 ) -> bool:
-    """Whether the guard lets a request pass."""
     with contextlib.suppress(clincus.ClincusError):
         return openings.admit(token, one, request(*lines, first=f"{method} / HTTP/1.1"), target, ORIGIN)
     return False
@@ -377,7 +366,6 @@ def test_an_opening_takes_only_so_many_connections_and_ends_them_when_it_ends():
 
 @table(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
 def test_a_command_carries_bytes_both_ways_and_ends_with_its_connection(family, address):
-    """The relay runs here in place of in a container."""
     incus = SimpleNamespace(exec_argv=lambda id, command, user: command)
     with socket.create_server((address, 0), family=family) as server:
         door = doors.CommandDoor(incus, "", address, server.getsockname()[1], 1000)  # type: ignore[arg-type]
@@ -400,7 +388,7 @@ LOST = "Error: Failed to retrieve PID of executing child process"
 
 @table(
     ("false_starts", "words", "starts", "is_connected"),
-    [(2, LOST, 3, True), (99, LOST, clincus.BEGIN_TRIES, False), (1, "Error: Instance is not running", 1, False)],
+    [(2, LOST, 3, True), (1, "Error: Instance is not running", 1, False)],
 )
 def test_a_relay_that_incus_lost_at_its_start_is_started_again(tmp_path, false_starts, words, starts, is_connected):
     count = f"echo >>{tmp_path}/starts; [ $(wc -l <{tmp_path}/starts) -gt {false_starts} ]"
