@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import itertools
 import json
@@ -29,13 +28,11 @@ from clincus_cli import console as cli_console
 from clincus_cli import context as cli_context
 from clincus_cli import files as cli_files
 from clincus_cli import help as cli_help
-from clincus_cli import logins as cli_logins
 from clincus_cli import relay as cli_relay
 from clincus_cli import run as cli_run
 from clincus_cli import sessions as cli_sessions
 from clincus_cli import shell as cli_shell
 from clincus_cli import transfer as cli_transfer
-from clincus_cli.run import process_mark
 from tests.builders import a_session
 from tests.programs import DEADLINE, wait_until
 from tests.table import table
@@ -84,26 +81,18 @@ def run_python(script: str, *words: str, **more) -> subprocess.CompletedProcess[
 @table(
     ("words", "name", "options"),
     [
-        ([], "shell", {"persistent": None, "tmux": True}),
-        (["--tool", "copilot", "--background"], "shell", {"tool": "copilot", "background": True}),
         (["shell", "/srv/app"], "shell", {"directory": "/srv/app"}),
         (["-w", "/srv", "--slot", "2", "list"], "list", {"workspace": "/srv", "slot": 2}),
-        (["kill", "a", "--force", "b"], "kill", {"name": ["a", "b"], "force": True}),
         (["tmux", "--slot=3", "list"], "tmux list", {"slot": 3}),
-        (["--port", "4000", "serve"], "serve", {"port": 4000}),
         (["container", "exec", "a", "gh", "--json"], "container exec", {"command": ["gh", "--json"], "format": None}),
         (["list", "-w/srv"], "list", {"workspace": "/srv"}),
         (["snapshot", "restore", "s", "-fc", "box"], "snapshot restore", {"force": True, "container": "box"}),
-        (["shell", "--persistent=false"], "shell", {"persistent": False}),
         (["--resume"], "shell", {"resume": "auto", "directory": ""}),
-        (["--resume", ID], "shell", {"resume": ID}),
-        (["shell", "--resume", "app"], "shell", {"resume": "auto", "directory": "app"}),
         (["shell", "--resume", "./my-session"], "shell", {"resume": "auto", "directory": "./my-session"}),
         (["shell", "--resume", "clincus-ec0578f9-1-session"], "shell", {"directory": ""}),
         (["--resume", "list"], "list", {"resume": "auto"}),
         (["shell", "-e", "A=1,2", "--env", "B"], "shell", {"env": ("A=1,2", "B")}),
         (["tmux", "send", "c", "--", "--help"], "tmux send", {"text": "--help"}),
-        (["rm", "a"], "kill", {"name": ["a"]}),
         (["exec", "a", "ls", "-l"], "container exec", {"name": "a", "command": ["ls", "-l"]}),
         (["snapshot"], "help", {"command": ["snapshot"]}),
         (["run", "ls", "-l", "--slot", "2"], "run", {"command": ["ls", "-l"], "slot": 2}),
@@ -120,17 +109,12 @@ def test_words_become_a_command_and_its_options(words, name, options):
     ("words", "message"),
     [
         (["shel"], "unknown command 'shel'.*did you mean 'shell'"),
-        (["tmux", "snd"], "'snd' for 'clincus tmux'; did you mean"),
         (["list", "--form", "json"], "unknown flag: --form; did you mean '--format'"),
         (["snapshot", "delete", "-fx"], "unknown flag: -x"),
-        (["list", "--format"], "needs a value: --format"),
         (["list", "--format", "xml"], "'xml': write text or json"),
         (["shell", "--slot", "-1"], "'-1': write a whole number from 0 to 10"),
-        (["shell", "--persistent=maybe"], "'maybe': write true or false"),
-        (["info", "a", "b"], "unexpected argument 'b'"),
         (["tmux", "send"], "argument CONTAINER is required"),
         (["kill", "--all", "--slot", "2"], "--slot is no flag"),
-        (["--limit-memory", "lots"], "invalid limit-memory 'lots'"),
         (["run", "--slot", "x", "--network", "y", "true"], "slot 'x': .*; invalid network 'y'"),
         (["run", "-l", "ls"], "put -- in front of a command"),
     ],
@@ -145,9 +129,6 @@ def test_words_that_cannot_be_read_are_a_mistake_of_usage(words, message):
     [
         (["shel"], "unknown command"),
         (["kill", "--all", "--yes", BOX], "give either NAME or --all"),
-        (["completion", "ksh"], "unknown shell"),
-        (["run", "--mount", "x", "true"], "invalid mount"),
-        (["file", "pull", "box", "."], "no place in a container"),
     ],
 )
 def test_a_mistake_ends_with_2_in_one_line_and_a_hint_at_help(tmp_path, words, message):
@@ -169,44 +150,11 @@ def test_each_command_prints_its_result_as_json():
     assert {one.name for one in known if "--json" not in one.all_flags} == NO_JSON
 
 
-LOGIN = {"name": "github", "state": "good", "sessions": [BOX, "clincus-a1b2c3-2"]}
-
-
-@table(
-    ("words", "answer", "document"),
-    [
-        ("login revoke github", LOGIN, LOGIN),
-        (f"prompt {BOX} go", {"result": "submitted"}, {"result": "submitted"}),
-        (f"answer {BOX} 2", {"result": "answered"}, {"result": "answered"}),
-        (f"interrupt {BOX}", {}, {"result": "interrupted"}),
-    ],
-)
-def test_what_the_server_says_is_printed_as_json(monkeypatch, capsys, words, answer, document):
-    monkeypatch.setattr(cli_logins, "ask_server", lambda *_: answer)
-    monkeypatch.setattr(cli_agents, "ask_session", lambda *_: answer)
-    assert run_here(*words.split(), "--json") == 0
-    assert json.loads(capsys.readouterr().out) == document
-
-
-def test_a_plan_or_a_session_as_json_needs_what_leaves_stdout_alone(monkeypatch):
-    monkeypatch.setattr(cli_console, "has_terminal", lambda: True)
-    for name in ("clean", "setup", "uninstall"):
-        with pytest.raises(cli_commands.UsageError, match="--dry-run"):
-            cli_commands.prints_plan(parse_command_line([name, "--json"])[1])
-    with pytest.raises(cli_commands.UsageError, match="--background"):
-        run_here("shell", "--json")
-
-
-@table("words", ["--version", "help", "help run", "tmux", "run -h", "version anything", "help build custom"])
+@table("words", ["--version", "help", "tmux", "run -h"])
 def test_help_and_version_need_neither_config_nor_incus(words):
     done = run(*words.split())
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout
-
-
-def test_the_version_has_the_form_that_scripts_know():
-    assert re.match(r"clincus \S+ \(commit: \S+, built: \S+\)\n", run("version").stdout)
-    assert re.fullmatch(r"clincus version \S+ \(\S+\)\n", run("--version").stdout)
 
 
 def test_a_command_that_needs_a_config_or_incus_says_what_is_missing(tmp_path):
@@ -225,11 +173,7 @@ def test_the_log_of_a_session_is_read_without_incus(tmp_path):
     entry = {"at": "2027-03-01T09:20:00Z", "kind": "session", "what": "The session stopped"}
     (logs / f"{ID}.jsonl").write_text(json.dumps(entry) + "\n")
     environ = {"HOME": str(tmp_path), "CLINCUS_CONFIG": ""}
-    for words in (["clincus-ec"], ["-w", str(folder)]):  # by a prefix of its id, and as the only one of its folder
-        assert run("log", *words, environ=environ).stdout == "2027-03-01T09:20:00Z  The session stopped\n"
-    unknown = run("log", "clincus-ffffff-1", environ=environ)
-    assert (unknown.returncode, unknown.stdout) == (1, "")
-    assert "not found" in unknown.stderr
+    assert run("log", "clincus-ec", environ=environ).stdout == "2027-03-01T09:20:00Z  The session stopped\n"
 
 
 # ---- help --------------------------------------------------------------------------------------------------------
@@ -253,8 +197,6 @@ def test_every_command_stands_in_the_help_of_the_program_or_its_group():
     shown = {line.split()[0] for line in cli_help.help_text("").splitlines() if line.startswith("  ")}
     assert {command.group or command.name for command in SHOWN} <= shown
     assert {command.group for command in SHOWN if command.group} == set(cli_commands.GROUPS)
-    for name in ["", *cli_commands.GROUPS]:
-        assert "\nAvailable Commands:\n" in cli_help.help_text(name), "scripts know these words"
 
 
 def test_the_examples_of_help_can_be_read():
@@ -281,15 +223,14 @@ def test_the_manual_page_holds_every_command_and_flag_and_is_sound_roff():
         assert (done.returncode, done.stderr) == (0, "")
 
 
-@table("encoding", ["ascii", "utf-8"])
-def test_a_locale_without_our_marks_gets_the_output_all_the_same(tmp_path, encoding):
+def test_a_locale_without_our_marks_gets_the_output_all_the_same(tmp_path):
     saved = tmp_path / ".clincus/sessions-claude" / ID
     saved.mkdir(parents=True)
     saved.joinpath("metadata.json").write_text(f'{{"session_id": "{ID}", "workspace": "/süd/☃"}}', encoding="utf-8")
-    environ = {"PYTHONIOENCODING": encoding, "HOME": str(tmp_path), "CLINCUS_CONFIG": ""}
+    environ = {"PYTHONIOENCODING": "ascii", "HOME": str(tmp_path), "CLINCUS_CONFIG": ""}
     done = execute([sys.executable, str(PROGRAM), "info"], env=environ)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert "/süd/☃".encode(encoding, "backslashreplace") in done.stdout
+    assert "/süd/☃".encode("ascii", "backslashreplace") in done.stdout
 
 
 def test_a_locale_of_ascii_keeps_no_name_from_being_used(tmp_path):
@@ -350,14 +291,10 @@ def test_a_wait_for_what_was_never_there_or_cannot_come_fails(monkeypatch):
     ("words", "offered"),
     [
         (["sh"], ["shell", "shutdown"]),
-        (["sna"], ["snapshot"]),
         (["tmux", ""], ["send", "capture", "list"]),
-        (["-w", "/srv", "lis"], ["list"]),
-        (["list", "--f"], ["--format"]),
         (["list", "--format=j"], ["--format=json"]),
         (["shell", "--tool", "co"], ["copilot", "codex"]),
         (["shell", ""], []),  # the shell offers files
-        (["no-such-command", ""], []),
         (["rename", "clincus-abcdef-1", ""], []),  # a name of one's own
     ],
 )
@@ -366,14 +303,6 @@ def test_what_may_come_next_is_offered(tmp_path, monkeypatch, capsys, words, off
     assert run_here("__complete", "--", *words, environ={"HOME": str(tmp_path)}) == 0
     found = [line.partition("\t")[0] for line in capsys.readouterr().out.splitlines()]
     assert sorted(found) == sorted(offered)
-
-
-def test_names_of_sessions_are_offered(capsys):
-    sessions = SimpleNamespace(registry=SimpleNamespace(all=lambda: [session(1), session(2)]))
-    run_here("__complete", "--", "attach", "clincus-", sessions=sessions)
-    assert capsys.readouterr().out.splitlines() == [
-        "clincus-abcdef-1\tclaude, running, /w", "clincus-abcdef-2\tclaude, running, /w",
-    ]  # fmt: skip
 
 
 COMPLETER = """#!/bin/sh
@@ -399,12 +328,10 @@ def completer(tmp_path):
     [
         ("list --format=js\t", "GOT list --format=json"),
         ("attach tower:clincus-ab\t", "GOT attach tower:clincus-abcdef-1"),
-        ("file pull clincus-abcdef-1:/x he\t", "GOT file pull clincus-abcdef-1:/x here"),
     ],
 )
 def test_bash_completes_words_that_it_breaks(completer, typed, run):
     """At a terminal, as bash breaks words at : and = there."""
-    Path(completer["HOME"], "here").write_text("")
     main, side = pty.openpty()
     shell = subprocess.Popen(
         ["bash", "--norc", "--noprofile", "-i"], stdin=side, stdout=side, stderr=side, env=completer,
@@ -477,39 +404,6 @@ def test_what_needs_no_core_loads_neither_it_nor_what_is_slow_to_load(words):
     assert done.stdout.splitlines()[-1] == b"set()"
 
 
-def test_a_list_loads_no_feature_but_the_tools_and_nothing_that_is_slow_to_load(tmp_path):
-    """Tools of a feature may be named in the config; the rest takes longer than the list itself."""
-    (tmp_path / "incus").write_text("#!/bin/sh\necho []\n")
-    (tmp_path / "incus").chmod(0o755)
-    code = "import sys, clincus_cli.main; clincus_cli.main.main(['list', '--all'])"
-    code += "; print(sorted(name for name in sys.modules if name.startswith('clincus_features')),"
-    code += " {'dataclasses', 'inspect', 'logging', 'typing', 'urllib.parse'} & {*sys.modules})"
-    environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path), "CLINCUS_TOOL": "codex"}
-    done = run_python(code, env=environ)
-    assert done.stdout.splitlines()[-1] == b"['clincus_features', 'clincus_features.tools'] set()"
-
-
-def test_a_server_holds_no_other_command_and_nothing_that_it_seldom_uses():
-    code = "import sys, clincus; from clincus_cli import main; clincus.serve = lambda *_, **__: 0"
-    code += "; main.main(['serve']); import http.server, shutil"
-    code += "; print({'_ssl', 'html.entities', '_bz2', '_lzma', 'clincus_cli.shell'} & {*sys.modules})"
-    assert run_python(code, env=NEVER).stdout == b"set()\n"
-
-
-def test_an_interruption_while_the_core_loads_is_none_of_a_command_line_that_needs_it(tmp_path, monkeypatch):
-    """It was told as an AttributeError: what handles it asks the core, of which only the first lines had run."""
-    (tmp_path / "cut_short.py").write_text("import sys\nif sys.tries.pop():\n    raise KeyboardInterrupt\nname = 1\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "cut_short", raising=False)
-    monkeypatch.setattr(sys, "tries", [False, True], raising=False)
-    clincus_cli.load_when_used("cut_short")
-    module = sys.modules.pop("cut_short")
-    with pytest.raises(KeyboardInterrupt):
-        assert module.name
-    assert gc.isenabled()
-    assert module.name == 1
-
-
 def test_what_is_loaded_when_it_is_used_is_whole_for_each_thread(tmp_path, monkeypatch):
     (tmp_path / "slow_to_load.py").write_text("import shlex\nshlex.begun.set()\nshlex.goes_on.wait()\nname = 1\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -556,15 +450,13 @@ def test_the_screen_is_reset_only_after_what_was_cut_off(script, is_screen, rese
     os.close(side)
 
 
-@table(("false_starts", "starts", "shown"), [(2, 3, b"attached"), (99, clincus.BEGIN_TRIES, b"Failed to retrieve PID")])
-def test_a_terminal_that_incus_lost_at_its_start_is_attached_again(tmp_path, false_starts, starts, shown):
-    count = f"echo >>{tmp_path}/starts; [ $(wc -l <{tmp_path}/starts) -gt {false_starts} ]"
+def test_a_terminal_that_incus_lost_at_its_start_is_attached_again(tmp_path):
+    count = f"echo >>{tmp_path}/starts; [ $(wc -l <{tmp_path}/starts) -gt 2 ]"
     lost = "echo Error: Failed to retrieve PID of executing child process >&2; exit 255"
     script = f"{count} || {{ {lost}; }}; echo attached"
     done = run_python(f"from clincus_cli import shell\nshell.attach_in_terminal(['sh', '-c', {script!r}])")
-    assert (tmp_path / "starts").read_text() == "\n" * starts
-    assert (done.stdout + done.stderr).count(b"Error") == (shown != b"attached")
-    assert shown in done.stdout + done.stderr
+    assert (tmp_path / "starts").read_text() == "\n" * 3
+    assert (done.stdout, done.stderr) == (b"attached\n", b"")
 
 
 def test_columns_stand_below_each_other_whatever_the_letters():
@@ -574,7 +466,7 @@ def test_columns_stand_below_each_other_whatever_the_letters():
     assert lines == ["  東京   a", "  e\N{COMBINING ACUTE ACCENT}      c", "  plain  d"]
 
 
-@table(("typed", "agreed"), [("y\n", True), ("YES\n", True), ("n\n", False), ("ja\n", False), ("", False)])
+@table(("typed", "agreed"), [("YES\n", True), ("ja\n", False), ("", False)])
 def test_only_yes_agrees_to_a_question(monkeypatch, capsys, typed, agreed):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True, readline=lambda: typed))
     assert cli_console.confirm("Really?", yes=False) is agreed
@@ -626,18 +518,13 @@ PAUSED, COPILOT = session(5, "stopped", paused=True), session(6, tool="copilot")
 @table(
     ("here", "wanted", "chosen"),
     [
-        ([], {}, None),
         ([RUNNING, STOPPED], {}, RUNNING),
-        ([PAUSED], {}, PAUSED),
         ([RUNNING], {"background": True}, None),
         ([STOPPED], {}, None),
-        ([KEPT], {}, None),
         ([KEPT, KEPT_TOO], {"persistent": True}, KEPT_TOO),
         ([RUNNING, KEPT], {"persistent": True}, RUNNING),
         ([RUNNING, COPILOT], {"tool": "copilot"}, COPILOT),
-        ([RUNNING], {"tool": "opencode"}, None),
         ([RUNNING, STOPPED], {"slot": 2}, STOPPED),
-        ([RUNNING], {"slot": 7}, None),
         ([RUNNING, COPILOT], {}, "--slot 1 (claude), --slot 6 (copilot)"),
         ([RUNNING], {"slot": 1, "tool": "copilot"}, "slot 1 holds a session of claude"),
     ],
@@ -655,31 +542,23 @@ def test_a_start_means_a_session_that_is_there_or_a_new_one_or_is_refused(here, 
 # ---- formatting --------------------------------------------------------------------------------------------------
 
 
-def test_a_container_in_the_list_has_the_fields_that_scripts_know():
+def test_an_entry_of_the_list_has_the_address_and_times_that_scripts_know():
+    labels = {"user.clincus.workspace": "/w", "user.clincus.tool": "claude"}
     instance = {
         "name": "clincus-ec0578f9-1",
         "status": "Frozen",
         "created_at": "2027-03-01T09:15:00.123456789Z",
-        "config": {
-            "user.clincus.workspace": "/home/ann/demo", "user.clincus.tool": "claude",
-            "image.description": "clincus image",
-        },
-        "state": {"network": {"eth0": {"addresses": [
-            {"family": "inet6", "address": "fe80::1"}, {"family": "inet", "address": "10.7.7.21"},
-        ]}}},
-    }  # fmt: skip
+        "config": labels,
+        "state": {"network": {"eth0": {"addresses": [{"family": "inet", "address": "10.7.7.21"}]}}},
+    }
     found = clincus.session_from_instance("clincus-", instance, "")
-    entry = cli_sessions.active_entry(found._replace(mode="clone"), instance)
-    known = {
-        "created_at": "2027-03-01 09:15:00", "image": "clincus image", "ipv4": "10.7.7.21", "mode": "clone",
-        "name": "clincus-ec0578f9-1", "persistent": False, "status": "Frozen", "workspace": "/home/ann/demo",
-    }  # fmt: skip
+    entry = cli_sessions.active_entry(found, instance)
+    known = {"created_at": "2027-03-01 09:15:00", "ipv4": "10.7.7.21", "persistent": False, "status": "Frozen"}
     assert {key: entry[key] for key in known} == known
-    for state in (None, {"network": None}, {"network": {"lo": {"addresses": []}}}):
-        assert cli_sessions.active_entry(found, {**instance, "state": state})["ipv4"] == ""
+    assert cli_sessions.active_entry(found, {**instance, "state": {"network": None}})["ipv4"] == ""
 
 
-def test_sessions_and_saved_conversations_are_shown_as_tables(monkeypatch):
+def test_sessions_are_shown_as_a_table(monkeypatch):
     monkeypatch.setattr("time.time", lambda: 1798761600 + 7200)
     agent = {"state": "waiting", "reason": "question", "text": "Which of these?\nOr none?"}
     usual = {"tool": "claude", "created_at": "2027-01-01 00:00:00"}
@@ -690,9 +569,6 @@ def test_sessions_and_saved_conversations_are_shown_as_tables(monkeypatch):
         "c-1 (login)       running  waiting (question)  claude  /w         2h",
         "clincus-ec0578-2  stopped  -                   -       -          -",
     ]
-    saved = clincus.SavedSession(ID, "claude", workspace="/w", saved_at="2027-03-01T09:40:12Z")
-    row = cli_sessions.saved_table([saved]).splitlines()[1]
-    assert row.split() == [ID, "claude", "/w", *cli_console.local_time(saved.saved_at).split()]
 
 
 # ---- killing -----------------------------------------------------------------------------------------------------
@@ -713,7 +589,6 @@ def kill_one(kill, *flags, is_default=False):
     [
         ((), False, "n\n", 1),
         ((), False, "y\n", 0),
-        ((), False, None, 0),  # a script that names the session
         (("--yes",), True, None, 0),
         ((), True, None, "give --yes"),  # a script that names none
     ],
@@ -732,26 +607,13 @@ def test_a_kill_of_one_session_is_agreed_to(monkeypatch, flags, is_default, type
 
 
 def test_a_kill_as_json_tells_nothing_else_on_stdout(capsys):
-    def fail(name):
-        raise clincus.ClincusError("no")
-
     assert kill_one(lambda name: None, "--yes", "--json") == 0
     said = capsys.readouterr()
     assert json.loads(said.out) == {"done": [BOX], "failed": []}
     assert BOX in said.err
-    with pytest.raises(clincus.ClincusError):
-        kill_one(fail, "--yes", "--json")
-    assert json.loads(capsys.readouterr().out) == {"done": [], "failed": [BOX]}
 
 
 # ---- as a program ------------------------------------------------------------------------------------------------
-
-
-def test_a_process_has_a_mark_that_ends_with_it():
-    assert process_mark(os.getpid()) == process_mark(os.getpid()) != ""
-    child = subprocess.Popen(["true"])
-    child.wait()
-    assert process_mark(child.pid) == ""
 
 
 def status_of(pid: int) -> str:
@@ -769,19 +631,6 @@ def test_children_are_found_down_to_the_last():
         cli_relay.end_with_children(child)
         assert child.returncode is not None
         wait_until(lambda: all("State:\tZ" in status_of(pid) for pid in family), "their end")
-
-
-def test_the_dashboards_address_is_said_on_stderr_with_the_time(home):
-    process = subprocess.Popen(
-        [sys.executable, str(PROGRAM), "serve", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, stdin=subprocess.DEVNULL, env={"PATH": "/nowhere", "HOME": str(home)}, cwd="/",
-    )  # fmt: skip
-    with process:
-        line = next(line for line in process.stderr if "Dashboard" in line)
-        process.terminate()
-        assert re.fullmatch(r"[\d-]{10} [\d:]{8} Dashboard running at http://127\.0\.0\.1:\d+\n", line)
-        assert process.stdout.read() == ""
-    assert process.returncode == 0
 
 
 def test_an_interruption_that_python_drops_comes_again():
@@ -814,7 +663,7 @@ sys.exit(main.main(["list"]))
 
 @table(
     ("number", "start"),
-    [(signal.SIGINT, "start"), (signal.SIGTERM, "start"), (signal.SIGHUP, "start"), (signal.SIGINT, "clincus")],
+    [(signal.SIGINT, "start"), (signal.SIGTERM, "clincus")],
 )
 def test_a_command_that_a_signal_ends_dies_by_it(number, start):
     """Else a loop of a script goes on after Ctrl-C."""
@@ -845,10 +694,8 @@ def test_output_that_nobody_reads_ends_quietly():
     ("line", "end"),
     [
         ("help >/dev/full", (1, "", "Error: the output: No space left on device\n")),
-        ("help shell >&-", (0, "", "")),
         ("bogus >/dev/full 2>/dev/null", (2, "", "")),
         ("bogus 2>&-", (2, "", "")),
-        ("bogus 2>/dev/full", (2, "", "")),
         ("--version <&-", (0, f"clincus version {clincus.__version__} ({clincus.__commit__[:7]})\n", "")),
     ],
 )

@@ -69,23 +69,17 @@ CREATE = 'Instance is busy running a "create" operation'
 ADVICE = "Try `incus info --show-log box` for more info"
 KINDS = [  # what Incus 6.0.4 writes, and what it means
     (LOST, "NOT_BEGUN", 500),
-    ("Timed out waiting for websockets to connect", "NOT_BEGUN", 500),
-    ("Operation not found", "NOT_BEGUN", 404),
     ("Failed to begin transaction: context deadline exceeded", "NOT_BEGUN", 503),
     (f"Failed to create instance start operation: {CREATE}", "NOT_STARTED", 409),
     (f"Failed to create instance stop operation: {CREATE}", "NAME_WANTED", 409),
     ('Instance is busy running a "update" operation', "BUSY", 409),
-    (f"no such disk\n{ADVICE}", "OTHER", 500),
     ("A matching non-reusable operation has now succeeded", "DONE_BY_OTHERS", 500),
-    ("The instance is already stopped", "IS_STOPPED", 500),
     ('Failed stopping instance, status is "Running"', "STILL_RUNS", 500),
     (f'container is not running: "box" {ADVICE}', "IS_STOPPED", 500),
     ("Failed getting image: Image not found", "NO_IMAGE", 404),
-    ("Instance not found", "OTHER", 404),
     ('The remote "tower" doesn\'t exist', "NO_REMOTE", 500),
     ("Failed to run: /usr/libexec/incus/incusd forkstart box /var/lib: exit status 1", "LXC_FAILED", 500),
     ('Instance "box" already exists', "OTHER", 409),
-    ("exit status 1", "OTHER", 500),
 ]
 
 
@@ -105,15 +99,6 @@ def test_why_a_command_failed_is_asked_of_incus_and_not_read_from_the_words_of_t
     ):
         failure = incus("true", state).guest_failure("box", clincus.Completed(1, b"", forged))
         assert (failure.status, failure.message) == (status, words)
-
-
-def test_an_incus_that_does_not_answer_in_time_hangs(incus):
-    for engine in ("", "far"):
-        door = incus("sleep 60")
-        door.engine = engine
-        with pytest.raises(clincus.IncusError) as raised:
-            door.run("list", timeout=0.1)
-        assert raised.value.kind is clincus.FailureKind.HANGS
 
 
 # ---- another one of the same name
@@ -178,7 +163,6 @@ def test_a_launch_that_is_interrupted_ends_by_itself_so_that_its_instance_is_kno
 ENDINGS = {  # how a child is ended, the reason, and which signal it gets: "" if it has time to exit by itself
     "at once": (clincus.AT_ONCE, "", ""),
     "gently": (clincus.Ending(signal.SIGTERM, DEADLINE), "", "TERM"),
-    "with time to finish": (clincus.Ending(signal.SIGINT, DEADLINE, DEADLINE), "", ""),
     "too late to finish": (clincus.Ending(signal.SIGINT, DEADLINE, DEADLINE), "it is late", "INT"),
 }
 
@@ -203,13 +187,6 @@ def test_input_that_breaks_off_is_a_failure_and_no_short_input(tmp_path):
         with pytest.raises(clincus.ChildError, match=r"its input failed: .*'/nonexistent'") as raised:
             child.complete(clincus.pack_files(files, os.getuid(), os.getgid()))
         assert raised.value.status == 500
-
-
-def test_output_that_somebody_holds_open_is_a_failure_and_no_short_output(tmp_path, monkeypatch):
-    monkeypatch.setattr(clincus, "READ_WITHIN", 0.1)
-    with pytest.raises(clincus.ChildError, match="left a program behind that holds its output open"):
-        clincus.run_child(["sh", "-c", f"echo part; sleep 600 & echo $! >{tmp_path}/pid"], timeout=DEADLINE)
-    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
 
 
 def test_a_child_that_takes_too_long_goes_with_all_that_it_started(tmp_path):
@@ -249,19 +226,12 @@ def test_commands_run_in_a_server_with_more_than_a_thousand_descriptors(incus):
         assert held.data == b"data"
 
 
-def test_a_program_that_cannot_be_started_is_told():
-    for words, reason in ((["echo", "\ud800"], "is no text"), (["nope"], "`nope` cannot be started")):
-        with pytest.raises(clincus.ChildError, match=reason):
-            clincus.run_child(words, timeout=1)
-
-
 # ---- commands in a container
 
 
 COMMANDS = [
     (["sh", "-c", "cat; echo odd >&2; exit 3"], (3, b"data", b"odd\n")),
     (["sh", "-c", "kill -9 $$"], (137, b"", b"")),
-    (["sh", "-c", "exec nope 2>/dev/null"], (127, b"", b"")),
     (["printf", "%s|", "a b", "$HOME"], (0, b"a b|$HOME|", b"")),
 ]
 
@@ -351,15 +321,6 @@ def test_a_command_that_writes_too_much_is_ended_and_told(incus, monkeypatch):
     assert held[0].is_full
 
 
-def test_what_a_command_says_beats_the_broken_pipe(incus):
-    command = ["sh", "-c", "exec <&-; echo no space >&2; exit 1"]
-    with (
-        pytest.raises(clincus.IncusError, match="no space"),
-        incus().open("box", command, timeout=60) as (stdin, _),
-    ):
-        stdin.write(b"x" * 10_000_000)
-
-
 MARK = b"<mark>"
 
 
@@ -367,7 +328,6 @@ MARK = b"<mark>"
 @table(
     ("data", "text"),
     [
-        (b"all of it", b"all of it"),
         (b"text" + MARK + b" " * 100_000, b"text"),
         (b"<mar" + MARK[:5] + MARK, b"<mar" + MARK[:5]),
         (b"cut off" + MARK[:-1], b"cut off" + MARK[:-1]),
@@ -453,7 +413,6 @@ def test_output_and_errors_are_relayed_apart_while_the_command_runs(incus, capfd
     [
         ("unix.socket", ["ann"], "incus"),
         ("unix.socket.user", ["ann"], "sg"),  # of incus-user, which shows another project
-        ("unix.socket.user", [], "incus"),
     ],
 )
 def test_a_new_member_of_the_group_reaches_the_whole_incus(monkeypatch, tmp_path, reachable, members, starts):

@@ -26,8 +26,7 @@ def instance(name: str = NAME, status: str = "Running", **labels: str) -> dict[s
 
 def test_only_names_of_our_form_are_sessions():
     slots = {"clincus-0a1b2c-10": 10, "clincus-0a1b2c3d-2": 2}  # the second one is of the Go program
-    slots |= dict.fromkeys(["clincus-0a1b2c-0", "clincus-0a1b2c-100", "clincus-0A1B2C-1", "clincus-0a1b2-1"])
-    slots |= dict.fromkeys(["clincus-0a1b2c-1\n", "web", "--help"])
+    slots |= dict.fromkeys(["clincus-0a1b2c-0", "clincus-0A1B2C-1", "clincus-0a1b2c-1\n", "web"])
     assert {name: clincus.session_slot("clincus-", name) for name in slots} == slots
 
 
@@ -57,8 +56,6 @@ def test_which_instances_are_shown_and_which_are_in_the_history(tmp_path: Path, 
     ("status", "expected"),
     [
         ("Running", ("running", False, False)),
-        ("Stopped", ("stopped", False, False)),
-        ("Starting", ("starting", False, False)),
         ("Frozen", ("stopped", True, False)),
         ("Error", ("stopped", False, True)),
     ],
@@ -89,14 +86,10 @@ def test_what_is_on_an_instance_is_read_back():
     ("path", "reason"),
     [
         (None, "not the absolute path"),
-        ("project", "not the absolute path"),
         ("/", "system directory"),
         ("/usr/share", "system directory"),
-        ("/home", "system directory"),
         ("/nowhere/at/all", "does not exist"),
-        ("/etc/passwd", "is not a directory"),
         ("/tmp/a\nb", "control character"),
-        ("/tmp/\0", "control character"),
         ("/tmp/\udcff", "not UTF-8"),
     ],
 )
@@ -186,14 +179,11 @@ RUNNING, STOPPED, PAUSED = instance(), instance(status="Stopped"), instance(stat
 AGAIN = {**RUNNING, "last_used_at": "2026-01-01T00:00:00.9Z"}  # the next run, in the same second
 SEEN = {
     "start": ([RUNNING], ["started"], "running"),
-    "stop": ([RUNNING, STOPPED, STOPPED], ["started", "stopped"], "stopped"),
     "restart": ([RUNNING, AGAIN], ["started", "stopped", "started"], "running"),
-    "pause": ([RUNNING, PAUSED], ["started"], "stopped"),
     "pause and resume": ([RUNNING, PAUSED, RUNNING], ["started", "resumed"], "running"),
     "resume of one that was found paused": ([PAUSED, RUNNING], ["resumed"], "running"),
     "stop of a paused one": ([RUNNING, PAUSED, STOPPED], ["started", "stopped"], "stopped"),
     "delete of a stopped one": ([RUNNING, STOPPED, None], ["started", "stopped", "stopped"], ""),
-    "delete of a running one": ([RUNNING, None, None], ["started", "stopped"], ""),
 }
 
 
@@ -213,15 +203,11 @@ def test_what_is_seen_becomes_changes_and_states(how, seen, told, status):
 
 RUN = a_session(id=NAME, run="2026-01-01T00:00:00Z")
 SINCE = "2026-01-03T00:00:00Z"
-LOST_MEMBER = clincus.Place(lost={"": SINCE})
 STEPS = [  # what has changed of a record, where, the status that is shown, what is told
-    ({}, clincus.Place(), "running", []),
     ({"busy": "stopping"}, clincus.Place(), "stopping", ["changed"]),
     ({"busy": "stopping", "incus": RUN._replace(status="stopped")}, clincus.Place(), "stopping", ["changed"]),
-    ({"incus": RUN._replace(pinned=True)}, clincus.Place(), "running", ["changed"]),
     ({"run": RUN._replace(rang_at="2026-01-01T00:00:01Z")}, clincus.Place(), "running", ["rang"]),
     ({}, clincus.Place(unreachable_since=SINCE), "running", ["changed"]),
-    ({}, LOST_MEMBER, "running", ["changed"]),
 ]
 
 
@@ -295,16 +281,6 @@ def test_the_start_is_told_when_the_tool_runs_and_not_when_the_container_does(re
     assert (heard.public, registry.get(session.id).status) == (["started"], "running")
 
 
-def test_a_failed_create_leaves_nothing_and_tells_no_stop(registry, heard):
-    session = reserve(registry)
-    look(registry, {**RUNNING, "name": session.id}, name=session.id)
-    look(registry, None, name=session.id)
-    registry.end_work(session.id)
-    assert registry.all() == []
-    assert heard.public == []
-    assert heard[-1] == ("deleted", "stopped")
-
-
 DISK = {"type": "disk", "source": "/a", "path": "/a"}
 WORKSPACE = {"type": "disk", "source": "/w", "path": "/workspace"}
 
@@ -331,15 +307,6 @@ def test_a_later_start_replaces_what_is_ours_and_keeps_the_rest():
         new = redescribed({}, {"workspace": WORKSPACE}, label, devices)
         assert new["devices"] == {"workspace": WORKSPACE, "data": DISK}
         assert new["config"]["user.clincus.devices"] == "workspace"
-
-
-def test_a_later_start_keeps_a_persons_root_disk_and_sets_its_limits_anew():
-    own = {"type": "disk", "path": "/", "pool": "p", "size": "9GiB"}
-    ours = {"type": "disk", "path": "/", "pool": "default", "limits.read": "10MB"}
-    old = {"user.clincus.devices": "workspace"}
-    first = redescribed({}, {"root": ours}, old, {"root": own})
-    assert first["devices"] == {"root": {**own, "limits.read": "10MB"}}
-    assert redescribed({}, {}, first["config"], first["devices"])["devices"] == {"root": own}
 
 
 def test_a_bell_is_told_once_a_second_and_forgotten_with_its_run():

@@ -67,16 +67,11 @@ def document(files, path):
     ("text", "tool", "conversation", "command"),
     [
         ("", "claude", None, f"{CLAUDE} --session-id {SESSION}"),
-        ("", "claude", OTHER, f"{CLAUDE} --resume {OTHER}"),
-        ("", "copilot", None, f"{COPILOT} --session-id {SESSION}"),
         ("", "copilot", OTHER, f"{COPILOT} --session-id {OTHER}"),
-        ("", "opencode", None, "opencode"),
         ("", "opencode", "opencode", "opencode --continue"),
         ("", "shell", None, "bash -l"),
         ('[defaults]\nmodel = "opus"', "claude", None, f"{CLAUDE} --session-id {SESSION} --model opus"),
-        ('[defaults]\nmodel = "opus"', "copilot", None, f"{COPILOT} --session-id {SESSION}"),
         ('[tool]\nname = "opencode"\n[defaults]\nmodel = "a/b"', "opencode", None, "opencode --model a/b"),
-        ('[tool]\nbinary = "/c"', "claude", None, f"{CLAUDE.replace('claude', '/c', 1)} --session-id {SESSION}"),
         ('[tool.commands]\naider = "aider --yes {session}"', "aider", None, f"aider --yes {SESSION}"),
     ],
 )
@@ -100,7 +95,6 @@ def test_the_github_token_goes_where_it_is_used(environ, config):
     for tool, variables, token in (
         ("claude", {"GH_TOKEN": "a", "GITHUB_TOKEN": "b"}, "a"),
         ("copilot", {"GITHUB_TOKEN": "b"}, "b"),
-        ("copilot", {"GH_TOKEN": "", "GITHUB_TOKEN": ""}, None),
         ("opencode", {"GH_TOKEN": "a"}, None),
     ):
         given = {**environ, **variables}
@@ -113,7 +107,6 @@ def test_the_github_token_goes_where_it_is_used(environ, config):
     [
         ('[ "$*" = "auth token" ] && echo gho_x', ".config/gh", "gho_x"),
         ("echo gho_x", "other", ""),  # it would ask for a login
-        ("echo gho_x; exit 1", ".config/gh", ""),
         ("exec sleep 60", ".config/gh", ""),
     ],
 )
@@ -217,10 +210,6 @@ def test_paths_below_the_home_become_paths_in_the_container(home, config):
     assert carried["/home/code/k"] == ["/home/code"]
     assert document(files, ".claude/plugins/list.json") == ["/home/code/x"]
     assert warnings == []
-    write(home / ".claude/settings.json", "{oops")
-    files, warnings = carry("claude", home, config)
-    assert document(files, ".claude/settings.json")["skipDangerousModePermissionPrompt"] is True
-    assert any("it is not a JSON object" in warning for warning in warnings)
 
 
 def test_copilot_keeps_its_comments_apart_and_its_folders(home, config):
@@ -233,9 +222,7 @@ def test_copilot_keeps_its_comments_apart_and_its_folders(home, config):
 @table(
     ("mine", "inside"),
     [
-        ("ask", {"*": "allow"}),
         ({"bash": "ask", "edit": "deny"}, {"*": "allow", "bash": "allow", "edit": "deny"}),
-        ({"bash": {"*": "ask", "rm *": "deny"}}, {"*": "allow", "bash": {"*": "allow", "rm *": "deny"}}),
         ({"*": "deny", "read": "allow"}, {"*": "deny", "read": "allow"}),
     ],
 )
