@@ -14,7 +14,7 @@ import pytest
 
 import clincus
 from clincus_cli import engines as commands
-from clincus_features import engine_memory, upkeep
+from clincus_features import engine_memory, engines, upkeep
 from clincus_features.network.policy import Policy
 from tests.builders import an_engine
 from tests.table import table
@@ -302,6 +302,18 @@ def test_an_engine_that_is_lost_takes_no_command_until_it_is_reached_again(told)
     assert far.incus.argv("list")
     assert [one.id for one in upkeep.reachable(sessions, "far")] == [FAR]
     assert reached == [("far", "it hangs"), ("far", "")]
+
+
+CLUSTER = engines.Facts("6.0.4", True, (("m1", "Online", "https://a:1"), ("m2", "Online", "https://b:1")), ("default",))
+
+
+def test_another_member_is_found_when_the_known_one_is_down():
+    door = Door(None, clincus.IncusError("gone", 503), None, {"environment": {}})
+    assert engines.find_member(door, CLUSTER)
+    assert [line for line in door.lines if "set-url" in line] == [
+        "incus --project p remote set-url tower https://a:1",
+        "incus --project p remote set-url tower https://b:1",
+    ]
 
 
 # ---- clincus engine

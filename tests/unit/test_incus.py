@@ -189,6 +189,13 @@ def test_input_that_breaks_off_is_a_failure_and_no_short_input(tmp_path):
         assert raised.value.status == 500
 
 
+def test_output_that_somebody_holds_open_is_a_failure_and_no_short_output(tmp_path, monkeypatch):
+    monkeypatch.setattr(clincus, "READ_WITHIN", 0.1)
+    with pytest.raises(clincus.ChildError, match="left a program behind that holds its output open"):
+        clincus.run_child(["sh", "-c", f"echo part; sleep 600 & echo $! >{tmp_path}/pid"], timeout=DEADLINE)
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+
 def test_a_child_that_takes_too_long_goes_with_all_that_it_started(tmp_path):
     os.mkfifo(tmp_path / "held")
     held = os.open(tmp_path / "held", os.O_RDONLY | os.O_NONBLOCK)

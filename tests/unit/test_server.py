@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import socket
 import threading
@@ -258,3 +259,17 @@ def test_a_port_that_another_program_holds_on_ipv6_is_refused(tmp_path):
     with socket.socket() as free:
         free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         free.bind(("127.0.0.1", port))  # what was bound before is let go of
+
+
+def test_a_machine_without_ipv6_is_served_on_ipv4(tmp_path, monkeypatch):
+    real = clincus.open_listener
+
+    def open_listener(address, site):
+        if address[0] == "::1":
+            raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+        return real(address, site)
+
+    monkeypatch.setattr(clincus, "open_listener", open_listener)
+    [only] = application(tmp_path)._bind(0)
+    assert only.server_address[0] == "127.0.0.1"
+    only.server_close()

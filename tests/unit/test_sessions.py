@@ -120,6 +120,18 @@ def test_a_session_that_is_being_created_can_only_be_waited_for(sessions, door):
     assert deleted(door) == []
 
 
+def test_a_container_with_a_full_disk_is_deleted_once_it_has_stopped(sessions, door):
+    """Incus has stopped it then, and has no room to give the disk another owner."""
+    add(sessions)
+    full = clincus.IncusError("Stopping the instance failed: Failed clearing ownership: disk quota exceeded")
+    door.on_run = lambda words: failing(full)() if "--force" in words else None
+    with pytest.raises(clincus.IncusError, match="quota exceeded"):
+        sessions.containers(NAME).delete(NAME)
+    door.instances[NAME]["status"] = "Stopped"
+    sessions.containers(NAME).delete(NAME)
+    assert len(deleted(door)) == 3
+
+
 def is_final(sessions: clincus.Sessions, session: clincus.Session) -> bool:
     """Whether the copy on the host counts as the last one that there will be."""
     kept = clincus.read_metadata(sessions.saved_directory(session), session.tool)
