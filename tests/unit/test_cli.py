@@ -13,14 +13,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 import clincus
-import clincus_cli
 from clincus_cli import agents as cli_agents
 from clincus_cli import all_commands
 from clincus_cli import commands as cli_commands
@@ -34,7 +32,7 @@ from clincus_cli import sessions as cli_sessions
 from clincus_cli import shell as cli_shell
 from clincus_cli import transfer as cli_transfer
 from tests.builders import a_session
-from tests.programs import DEADLINE, wait_until
+from tests.programs import wait_until
 from tests.table import table
 
 PROGRAM = Path(clincus.__file__).with_name("clincus_cli")
@@ -164,18 +162,6 @@ def test_a_command_that_needs_a_config_or_incus_says_what_is_missing(tmp_path):
     assert "`clincus setup`" in without.stderr
 
 
-def test_the_log_of_a_session_is_read_without_incus(tmp_path):
-    folder, logs = tmp_path / "app", tmp_path / ".clincus" / "logs" / "sessions"
-    folder.mkdir()
-    logs.mkdir(parents=True)
-    begun = clincus.Run(ID, "clincus-ec0578-1", str(folder), "claude", "2027-03-01T09:15:00Z")
-    (tmp_path / ".clincus" / "history.jsonl").write_bytes(begun.line("start"))
-    entry = {"at": "2027-03-01T09:20:00Z", "kind": "session", "what": "The session stopped"}
-    (logs / f"{ID}.jsonl").write_text(json.dumps(entry) + "\n")
-    environ = {"HOME": str(tmp_path), "CLINCUS_CONFIG": ""}
-    assert run("log", "clincus-ec", environ=environ).stdout == "2027-03-01T09:20:00Z  The session stopped\n"
-
-
 # ---- help --------------------------------------------------------------------------------------------------------
 
 SHOWN = [command for command in cli_commands.COMMANDS.values() if command.summary]
@@ -217,10 +203,6 @@ def test_the_manual_page_holds_every_command_and_flag_and_is_sound_roff():
         assert all(flag.names[-1] in plain for flag in command.flags)
     requests = {line.split()[0] for line in text.splitlines() if line.startswith((".", "'"))}
     assert requests <= {".TH", ".SH", ".SS", ".TP", ".nf", ".fi"}
-    if shutil.which("groff"):
-        argv = ["groff", "-ww", "-man", "-Tutf8", "-z"]
-        done = subprocess.run(argv, input=text, capture_output=True, text=True, check=False, timeout=60)
-        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_locale_without_our_marks_gets_the_output_all_the_same(tmp_path):
@@ -404,39 +386,10 @@ def test_what_needs_no_core_loads_neither_it_nor_what_is_slow_to_load(words):
     assert done.stdout.splitlines()[-1] == b"set()"
 
 
-def test_what_is_loaded_when_it_is_used_is_whole_for_each_thread(tmp_path, monkeypatch):
-    (tmp_path / "slow_to_load.py").write_text("import shlex\nshlex.begun.set()\nshlex.goes_on.wait()\nname = 1\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "slow_to_load", raising=False)
-    begun, goes_on, found = threading.Event(), threading.Event(), []
-    monkeypatch.setattr(shlex, "begun", begun, raising=False)
-    monkeypatch.setattr(shlex, "goes_on", goes_on, raising=False)
-    clincus_cli.load_when_used("slow_to_load")
-    module = sys.modules.pop("slow_to_load")
-    threads = [threading.Thread(target=lambda: found.append(module.name)) for _ in range(2)]
-    threads[0].start()
-    assert begun.wait(DEADLINE)
-    threads[1].start()
-    goes_on.set()
-    for thread in threads:
-        thread.join()
-    assert found == [1, 1]
-
-
 # ---- talking -----------------------------------------------------------------------------------------------------
 
 
-def test_colours_are_for_terminals_that_want_them(monkeypatch):
-    terminal = SimpleNamespace(isatty=lambda: True)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    assert cli_console.paint("x", "red", terminal) == "\033[31mx\033[0m"
-    assert cli_console.paint("x", "red", SimpleNamespace(isatty=lambda: False)) == "x"
-    monkeypatch.setenv("NO_COLOR", "1")
-    assert cli_console.paint("x", "red", terminal) == "x"
-
-
-@table(("script", "is_screen", "resets"), [("exit 130", False, 0), ("kill -9 $$", False, 1), ("exit 3", True, 1)])
+@table(("script", "is_screen", "resets"), [("exit 130", False, 0), ("exit 3", True, 1)])
 def test_the_screen_is_reset_only_after_what_was_cut_off(script, is_screen, resets):
     """The reset moves the cursor: what a command has shown would be written over."""
     words = "from clincus_cli import shell as cli_shell\n"
@@ -448,22 +401,6 @@ def test_the_screen_is_reset_only_after_what_was_cut_off(script, is_screen, rese
     assert read_until(main, b"end").count(b"\033[?1049l") == resets
     os.close(main)
     os.close(side)
-
-
-def test_a_terminal_that_incus_lost_at_its_start_is_attached_again(tmp_path):
-    count = f"echo >>{tmp_path}/starts; [ $(wc -l <{tmp_path}/starts) -gt 2 ]"
-    lost = "echo Error: Failed to retrieve PID of executing child process >&2; exit 255"
-    script = f"{count} || {{ {lost}; }}; echo attached"
-    done = run_python(f"from clincus_cli import shell\nshell.attach_in_terminal(['sh', '-c', {script!r}])")
-    assert (tmp_path / "starts").read_text() == "\n" * 3
-    assert (done.stdout, done.stderr) == (b"attached\n", b"")
-
-
-def test_columns_stand_below_each_other_whatever_the_letters():
-    assert cli_console.table(("A", "NAME"), [("1", "x"), ("200", "yy")]) == "A    NAME\n1    x\n200  yy"
-    rows = [("東京", "a"), ("e\N{COMBINING ACUTE ACCENT}", "c"), ("plain", "d")]
-    lines = cli_console.table(None, rows, "  ").splitlines()
-    assert lines == ["  東京   a", "  e\N{COMBINING ACUTE ACCENT}      c", "  plain  d"]
 
 
 @table(("typed", "agreed"), [("YES\n", True), ("ja\n", False), ("", False)])
@@ -539,38 +476,6 @@ def test_a_start_means_a_session_that_is_there_or_a_new_one_or_is_refused(here, 
         assert cli_shell.choose_session(here, request, **how) is chosen
 
 
-# ---- formatting --------------------------------------------------------------------------------------------------
-
-
-def test_an_entry_of_the_list_has_the_address_and_times_that_scripts_know():
-    labels = {"user.clincus.workspace": "/w", "user.clincus.tool": "claude"}
-    instance = {
-        "name": "clincus-ec0578f9-1",
-        "status": "Frozen",
-        "created_at": "2027-03-01T09:15:00.123456789Z",
-        "config": labels,
-        "state": {"network": {"eth0": {"addresses": [{"family": "inet", "address": "10.7.7.21"}]}}},
-    }
-    found = clincus.session_from_instance("clincus-", instance, "")
-    entry = cli_sessions.active_entry(found, instance)
-    known = {"created_at": "2027-03-01 09:15:00", "ipv4": "10.7.7.21", "persistent": False, "status": "Frozen"}
-    assert {key: entry[key] for key in known} == known
-    assert cli_sessions.active_entry(found, {**instance, "state": {"network": None}})["ipv4"] == ""
-
-
-def test_sessions_are_shown_as_a_table(monkeypatch):
-    monkeypatch.setattr("time.time", lambda: 1798761600 + 7200)
-    agent = {"state": "waiting", "reason": "question", "text": "Which of these?\nOr none?"}
-    usual = {"tool": "claude", "created_at": "2027-01-01 00:00:00"}
-    running = {"name": "c-1", "display_name": "login", "status": "Running", "workspace": "/w", "agent": agent, **usual}
-    bare = {"name": "clincus-ec0578-2", "status": "Stopped", "created_at": ""}
-    assert cli_sessions.session_table([running, bare]).splitlines() == [
-        "NAME              STATE    AGENT               TOOL    WORKSPACE  AGE",
-        "c-1 (login)       running  waiting (question)  claude  /w         2h",
-        "clincus-ec0578-2  stopped  -                   -       -          -",
-    ]
-
-
 # ---- killing -----------------------------------------------------------------------------------------------------
 
 
@@ -606,13 +511,6 @@ def test_a_kill_of_one_session_is_agreed_to(monkeypatch, flags, is_default, type
     assert bool(killed) is (code == 0)
 
 
-def test_a_kill_as_json_tells_nothing_else_on_stdout(capsys):
-    assert kill_one(lambda name: None, "--yes", "--json") == 0
-    said = capsys.readouterr()
-    assert json.loads(said.out) == {"done": [BOX], "failed": []}
-    assert BOX in said.err
-
-
 # ---- as a program ------------------------------------------------------------------------------------------------
 
 
@@ -631,34 +529,6 @@ def test_children_are_found_down_to_the_last():
         cli_relay.end_with_children(child)
         assert child.returncode is not None
         wait_until(lambda: all("State:\tZ" in status_of(pid) for pid in family), "their end")
-
-
-def test_an_interruption_that_python_drops_comes_again():
-    """In the callback of a weak reference an exception has nowhere to go, and a start went on after Ctrl-C."""
-    script = """
-import os, signal, sys, time, weakref
-from clincus_cli import all_commands, main
-
-all_commands.load_commands("list")
-
-class Thing: pass
-
-def press(dead):
-    os.kill(os.getpid(), signal.SIGINT)
-    for _ in range(1000): pass
-
-def work(context):
-    thing = Thing()
-    reference = weakref.ref(thing, press)
-    del thing
-    time.sleep(30)
-
-main.journal.run_noted = work
-main.find_command(["list"])[0].run = work
-sys.exit(main.main(["list"]))
-"""
-    done = run_python(script)
-    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
 @table(

@@ -77,20 +77,6 @@ def test_where_the_servers_own_certificate_is_known_no_authority_counts(tmp_path
     assert [Door(remote=remote).environ for remote in ("public", "")] == [None, None]
 
 
-@table(
-    ("words", "status", "said"),
-    [
-        ('Error: Get "https://h:8443/1.0": tls: failed to verify certificate: x509: …', 503, "not the one that was tr"),
-        ("Error: not authorized", 503, "a new token"),
-    ],
-)
-def test_a_failure_names_the_engine_and_says_what_to_do(words, status, said):
-    failure = clincus.incus_failure(words, "far")
-    assert failure.status == status
-    assert failure.message.startswith("engine far: ")
-    assert said in failure.message
-
-
 # ---- the registry
 
 
@@ -366,28 +352,6 @@ def test_the_config_and_the_clients_key_are_closed_to_others(tmp_path, capsys):
     commands.restrict_key(environ)
     assert [one.stat().st_mode & 0o777 for one in (path, key)] == [0o600, 0o600]
     assert "was open to others" in capsys.readouterr().err
-
-
-def given(near: list[object], far: list[object]) -> list[str]:
-    """Give the image to an engine, with what this host and the engine answer; what was run, but for questions."""
-    doors = Door(*near, engine="", remote="", target=""), Door(*far)
-    commands.give_image(SimpleNamespace(incus=doors[0]), doors[1], "clincus")  # type: ignore[arg-type]
-    return [line for door in doors for line in door.lines if "--request GET" not in line]
-
-
-OURS, THEIRS = ({"target": one, "fingerprint": one, "aliases": []} for one in ("new", "old"))
-
-
-def test_an_engine_gets_the_new_image_under_the_name_of_the_old_one_which_goes():
-    copied, named, gone = given([OURS], [THEIRS, [THEIRS], THEIRS, None, THEIRS])
-    assert copied == "incus --project p image copy clincus tower: --quiet --target-project=p --mode=relay"
-    assert "--request PUT" in named
-    assert '"target": "new"' in named
-    assert "--request DELETE" in gone
-    assert "/1.0/images/old" in gone
-    assert given([OURS], [OURS]) == []
-    with pytest.raises(clincus.ClincusError, match="`clincus build` makes it"):
-        given([clincus.IncusError("not found", 404)], [THEIRS])
 
 
 # ---- what is remembered of an engine

@@ -8,10 +8,8 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 import clincus
-from clincus_cli import setup_commands as cli_setup_commands
 from clincus_features import health
 from tests.programs import DEADLINE
-from tests.table import table
 
 
 class Answers(clincus.Incus):
@@ -110,9 +108,6 @@ def test_the_report_has_what_scripts_know_whatever_is_not_well(report):
             assert check["name"] == name
             assert check["message"]
             assert check["status"] == "ok" or (check["status"] in ("warning", "failed") and check["fix"])
-    text = "\n".join(cli_setup_commands.health_lines(gone))
-    for words in ("SYSTEM:", "CRITICAL:", "STORAGE:", "CONFIGURATION:", "[OK]", "[FAIL]", "STATUS: UNHEALTHY"):
-        assert words in text
 
 
 def test_a_check_that_is_not_answered_says_so_and_keeps_no_other(report, monkeypatch):
@@ -216,42 +211,6 @@ def test_what_the_machine_shows_decides(report, host, tmp_path):
     ):
         host.path(path).write_text(text)
         assert report()["checks"][check]["status"] == status, (path, text)
-
-
-def end_of_cable(place, name, index, link, address="00:11:22:33:44:55"):
-    """An interface below a folder such as /sys/class/net."""
-    folder = place / name
-    folder.mkdir(parents=True)
-    for fact, value in (("ifindex", index), ("iflink", link), ("address", address)):
-        (folder / fact).write_text(f"{value}\n")
-
-
-OF_INCUS = "10:66:6a:60:35:c3"  # the container's end, as Incus 6.0.4 makes it
-CABLES = {
-    "its container is gone": (("vethaaaaaaa1", "vethaaaaaaa2"), OF_INCUS, ["vethaaaaaaa1"]),
-    "one end belongs to an instance": (("vethbbbbbbb1", "vethbbbbbbb2"), OF_INCUS, []),
-    "of Docker": (("veth1a2b3c4", "veth5d6e7f8"), "02:42:ac:11:00:02", []),
-}
-
-
-@table(("names", "address", "dead"), CABLES.values(), ids=CABLES.keys())
-def test_a_dead_cable_is_one_of_incus_with_both_ends_here(tmp_path, names, address, dead):
-    one, other = names
-    end_of_cable(tmp_path, one, 11, 12)
-    end_of_cable(tmp_path, other, 12, 11, address)
-    assert health.dead_veths(tmp_path, {"vethbbbbbbb2"}) == dead
-    (tmp_path / one / "master").mkdir()
-    assert health.dead_veths(tmp_path) == [], "an end is in a bridge"
-
-
-def test_who_cannot_use_incus_is_told_of_the_group_only_where_that_is_the_reason(report, host, monkeypatch):
-    monkeypatch.setattr(type(host), "is_root", lambda self: False)
-    monkeypatch.setattr(type(host), "user_name", lambda self: "ann")
-    closed = Failing("You don't have the needed permissions to talk to the incus daemon")
-    fix = report(incus=closed)["checks"]["permissions"]["fix"]
-    assert fix == "sudo usermod -aG incus-admin ann, then log in again"
-    gone = Failing("The incus daemon doesn't appear to be started")
-    assert "usermod" not in report(incus=gone)["checks"]["permissions"]["fix"]
 
 
 def test_engines_that_cannot_be_used_are_told_and_keep_nobody_from_sessions_here(report, tmp_path, monkeypatch):

@@ -101,45 +101,6 @@ def test_why_a_command_failed_is_asked_of_incus_and_not_read_from_the_words_of_t
         assert (failure.status, failure.message) == (status, words)
 
 
-# ---- another one of the same name
-
-
-@pytest.fixture
-def wanted(tmp_path, incus):
-    """A stand-in that is told to fail: a file named after a command has the words; the calls are lines of `calls`."""
-
-    def make(**words: str) -> clincus.Incus:
-        for command, text in words.items():
-            (tmp_path / command).write_text(text)
-        refuse = f'shift 2; echo "$1" >>{tmp_path}/calls; cd {tmp_path}; ! cat "$1" >&2 || {{ rm "$1"; exit 1; }}'
-        return incus(f"{refuse} 2>/dev/null")
-
-    return make
-
-
-def calls(tmp_path) -> list[str]:
-    """The calls since the last look."""
-    try:
-        return (tmp_path / "calls").read_text().split()
-    finally:
-        (tmp_path / "calls").unlink()
-
-
-def test_what_is_refused_while_another_one_of_the_name_is_being_made_is_tried_again(wanted, tmp_path):
-    refusal = f"Error: {CREATE}"  # which Incus says of one that is there, too
-    for command in ("start", "stop", "delete"):
-        wanted(**{command: refusal}).run(command, "box")
-        assert calls(tmp_path) == [command, command]
-    not_started = f"Error: Failed to create instance start operation: {CREATE}"  # 6.0.4
-    for words in (not_started, f"{refusal}\n{ADVICE}"):
-        wanted(launch=words, start=refusal).launch("box", "image", {})
-        assert calls(tmp_path) == ["launch", "start", "start"]
-    for words in (f"Error: Failed creating instance record: {CREATE}", f"Error: no such disk\n{ADVICE}"):
-        with pytest.raises(clincus.IncusError):
-            wanted(launch=words).launch("box", "image", {})
-        assert calls(tmp_path) == ["launch"]
-
-
 # ---- an interruption
 
 
@@ -402,17 +363,6 @@ def test_a_signal_is_passed_on_to_a_relayed_command_that_then_ends_by_itself(inc
         assert relayed(door, script, (on_output, print), passes=[number]) == 9
         expected = number.name[3:] if coreutils or number != signal.SIGINT else "TERM"
         assert held.data.decode().split()[1] == expected
-
-
-def test_output_and_errors_are_relayed_apart_while_the_command_runs(incus, capfd):
-    with giving() as (given, answers), open("/dev/full", "wb") as full:
-        held = cli_relay.Held()
-        sinks = (lambda piece: (held(piece), os.write(answers, b"\n")), cli_relay.OUR_STREAMS[1])
-        script = "echo question; read answer; echo problem >&2; exit 3"
-        assert relayed(incus(), script, sinks, stdin=given) == 3
-        assert (bytes(held.data), *capfd.readouterr()) == (b"question\n", "", "problem\n")
-        with pytest.raises(OSError, match="No space left"):
-            relayed(incus(), "echo x", (lambda piece: clincus.write_all(full.fileno(), piece), print), stdin=None)
 
 
 @table(

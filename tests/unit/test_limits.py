@@ -73,15 +73,6 @@ def test_what_cannot_be_is_left_out_with_a_warning():
     assert "no block weights" in warnings[0], "the kernel cannot hold it"
 
 
-@table(
-    ("count", "cpus", "warns"),
-    [("2", 2, False), ("3", 2, True), ("0-1", 2, False), ("2", None, False), ("2,5", 4, True)],
-)
-def test_more_cpus_than_the_machine_has_are_a_warning(count, cpus, warns):
-    *_, warnings = limit_options(limits(cpu_count=count), cpus)
-    assert bool(warnings) is warns
-
-
 class Profile:
     """A door to an Incus whose default profile has this root disk."""
 

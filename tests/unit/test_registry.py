@@ -201,24 +201,6 @@ def test_what_is_seen_becomes_changes_and_states(how, seen, told, status):
     assert [session.status for session in registry.all()] == ([status] if status else [])
 
 
-RUN = a_session(id=NAME, run="2026-01-01T00:00:00Z")
-SINCE = "2026-01-03T00:00:00Z"
-STEPS = [  # what has changed of a record, where, the status that is shown, what is told
-    ({"busy": "stopping"}, clincus.Place(), "stopping", ["changed"]),
-    ({"busy": "stopping", "incus": RUN._replace(status="stopped")}, clincus.Place(), "stopping", ["changed"]),
-    ({"run": RUN._replace(rang_at="2026-01-01T00:00:01Z")}, clincus.Place(), "running", ["rang"]),
-    ({}, clincus.Place(unreachable_since=SINCE), "running", ["changed"]),
-]
-
-
-@table(("changes", "place", "status", "told"), STEPS)
-def test_a_fact_leads_to_what_is_shown_and_told(changes, place, status, told):
-    record = clincus.Record(incus=RUN, run=RUN, shown=RUN)._replace(**changes)
-    after, seen = clincus.step(record, place, "2026-01-04T00:00:00Z")
-    assert (after.shown.status, [change.kind for change in seen]) == (status, told)
-    assert clincus.step(after, place, "2026-01-05T00:00:00Z") == (after, []), "the same fact again changes nothing"
-
-
 def test_the_answer_to_an_earlier_question_comes_too_late(registry):
     earlier = next(registry.questions)
     look(registry, STOPPED)

@@ -143,15 +143,6 @@ class TestMonitor:
             engine.change(NAME, status)
             wait_until(lambda shown=shown: statuses(monitor) == shown)
 
-    def test_a_line_that_is_no_event_is_passed_over(self, engine, monitor):
-        monitor.start()
-        monitor.engine.require()
-        engine.streams[0].stdin.write(b'\n{\n[]\n{"metadata": 1}\n\xff\n')
-        engine.add(NAME, "Running")
-        engine.tell("instance-started", NAME)
-        wait_until(lambda: statuses(monitor) == ["running"])
-        assert len(engine.streams) == 1
-
     def test_a_line_without_end_is_not_held(self, engine, monitor, told):
         monitor.start()
         monitor.engine.require()
@@ -220,28 +211,6 @@ def test_a_duty_goes_on_whatever_goes_wrong_and_the_same_failure_is_logged_once(
         "tidying up: no such thing",
     ]
     assert [bool(record.exc_info) for record in caplog.records] == [True, True, False]
-
-
-def listener() -> clincus.Listener:
-    site = clincus.Site(
-        clincus.Router(clincus.load_contract()),
-        clincus.Assets(lambda _: None),
-        clincus.Gate(),
-        threading.Semaphore(8),
-        clincus.Extensions(),
-    )
-    return clincus.open_listener(("127.0.0.1", 0), site)
-
-
-def test_a_listener_can_be_ended_before_it_has_begun():
-    before = threading.active_count()
-    for _ in range(10):
-        one = listener()
-        one.start()
-        one.close()
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(one.server_address, DEADLINE)
-    assert threading.active_count() <= before
 
 
 def application(tmp_path) -> clincus.Application:

@@ -111,15 +111,6 @@ def deleted(door: Door) -> list[str]:
     return [words[-1] for words in door.calls if words[0] == "delete"]
 
 
-def test_a_session_that_is_being_created_can_only_be_waited_for(sessions, door):
-    starting = sessions.registry.reserve(a_session(0, id="", status="starting", session_id="s"), 0, ())
-    for act in (sessions.end, sessions.resume):
-        with pytest.raises(clincus.ClincusError, match="is starting: wait until that has finished") as caught:
-            act(starting.id)
-        assert caught.value.status == 409
-    assert deleted(door) == []
-
-
 def test_a_container_with_a_full_disk_is_deleted_once_it_has_stopped(sessions, door):
     """Incus has stopped it then, and has no room to give the disk another owner."""
     add(sessions)

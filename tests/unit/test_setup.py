@@ -237,15 +237,6 @@ def test_everything_is_planned_though_nothing_can_be_asked_and_the_page_on_insta
     assert listed == needs(host)
 
 
-def test_a_new_member_of_the_group_is_written_down_and_told_when_it_takes_effect(host):
-    host.programs, host.answers = {"sg"}, {"usermod": OK}
-    setup = setup_on(host, environ={"SUDO_USER": "ann"})
-    list(setup.join_group())
-    assert host.ran == [("usermod", "--append", "--groups", "incus-admin", "ann")]
-    assert "Clincus itself need not wait" in setup.notes[0]
-    assert host.read(cli_setup.MADE_FILE) == "group incus-admin ann\n"
-
-
 def test_a_system_without_apt_is_told_what_to_install_and_makes_its_image_out_of_another(host):
     host.write("/etc/os-release", FEDORA)
     host.programs = set()

@@ -84,13 +84,6 @@ def test_the_command_of_a_tool(environ, text, tool, conversation, command):
 # Environment
 
 
-def test_a_terminal_that_the_container_may_not_know_is_named_as_one_that_it_knows():
-    for term in ("", "xterm-ghostty", "alacritty-direct", "what-nobody-knows", "tmux-256color", "dumb"):
-        assert clincus.terminal_name(term) == "xterm-256color"
-    for term in ("xterm", "linux", "screen"):
-        assert clincus.terminal_name(term) == term
-
-
 def test_the_github_token_goes_where_it_is_used(environ, config):
     for tool, variables, token in (
         ("claude", {"GH_TOKEN": "a", "GITHUB_TOKEN": "b"}, "a"),

@@ -197,19 +197,6 @@ def test_first_frame_in_the_same_packet_as_the_handshake_is_not_lost():
             output += raw.receive_frame(Opcode.BINARY).data
 
 
-@table(
-    ("offered", "chosen"),
-    [
-        (["something.else"], None),
-        (["something.else", "clincus.events.v1", "clincus.terminal.v1"], "clincus.terminal.v1"),
-    ],
-)
-def test_subprotocol_is_the_first_of_ours_that_the_client_offers(offered, chosen):
-    with serving(lambda websocket: None) as port, client(port, offered) as websocket:
-        assert websocket.subprotocol == chosen
-        assert receive_all(websocket)[2] == 1000
-
-
 HANDSHAKE = {
     "Host": "here",
     "Connection": "Upgrade",
@@ -290,18 +277,6 @@ def test_a_viewer_can_resize_and_ping_and_type_nothing():
         assert json.loads(message) == {"type": "pong"}
 
 
-def test_impossible_sizes_and_unknown_messages_change_nothing():
-    messages = [{"type": "from the future"}, {"no": "type"}, {}, {"type": "resize"}]
-    for columns in (0, 1001, "80", None):
-        messages.append({"type": "resize", "cols": columns, "rows": 24})
-    argv = ["sh", "-c", "stty -echo; read -r line; stty size"]
-    with serving(terminal(argv, TerminalSize(100, 30))) as port, client(port, CONTROL) as websocket:
-        for message in messages:
-            websocket.send(json.dumps(message))
-        websocket.send(b"\n")
-        assert receive_all(websocket)[0].endswith(b"30 100\r\n")
-
-
 def test_paused_output_stops_the_program_and_goes_on_where_it_was(tmp_path):
     """Ten times what all buffers hold; input goes on getting through."""
     size = 16 * 1024 * 1024
@@ -320,13 +295,6 @@ def test_paused_output_stops_the_program_and_goes_on_where_it_was(tmp_path):
         websocket.send(b"\n")
         output, _, code, _ = receive_all(websocket)
     assert (received + len(output), output[-5:], code) == (size + 5, b"last\n", 1000)
-
-
-@table("message", ["typed", "[1]", "[" * 100_000])
-def test_text_that_is_no_control_message_closes_with_1007(message):
-    with serving(terminal(RAW_CAT)) as port, client(port, CONTROL) as websocket:
-        websocket.send(message)
-        assert receive_all(websocket)[2] == 1007
 
 
 # The terminal: its end
@@ -556,7 +524,6 @@ def frame(opcode, data):
     ("misbehave", "code"),
     [
         (lambda raw: raw.socket.sendall(b"\xff" * 100), 1002),
-        (lambda raw: raw.socket.sendall(frame(Opcode.TEXT, b"x" * (clincus.MAX_MESSAGE_SIZE + 1))[:70_000]), 1009),
         (lambda raw: raw.socket.sendall(frame(Opcode.PING, b"") * 20_000), None),
         (vanish, None),
     ],
