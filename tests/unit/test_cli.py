@@ -6,7 +6,6 @@ import io
 import itertools
 import json
 import os
-import pty
 import re
 import shlex
 import shutil
@@ -195,16 +194,6 @@ def test_the_examples_of_help_can_be_read():
                 parse_command_line(rest)
 
 
-def test_the_manual_page_holds_every_command_and_flag_and_is_sound_roff():
-    text = run("man").stdout
-    plain = text.replace("\\-", "-")
-    for command in SHOWN:
-        assert f".SS clincus {command.name}" in plain
-        assert all(flag.names[-1] in plain for flag in command.flags)
-    requests = {line.split()[0] for line in text.splitlines() if line.startswith((".", "'"))}
-    assert requests <= {".TH", ".SH", ".SS", ".TP", ".nf", ".fi"}
-
-
 def test_a_locale_without_our_marks_gets_the_output_all_the_same(tmp_path):
     saved = tmp_path / ".clincus/sessions-claude" / ID
     saved.mkdir(parents=True)
@@ -289,7 +278,6 @@ def test_what_may_come_next_is_offered(tmp_path, monkeypatch, capsys, words, off
 
 COMPLETER = """#!/bin/sh
 case "$1 $3 $4" in
-  *' attach tower:'*) printf 'tower:clincus-abcdef-1\\tclaude\\n' ;;
   __complete*|completion*) exec {python} {program} "$@" ;;
   *) echo "GOT $*" ;;
 esac
@@ -303,41 +291,6 @@ def completer(tmp_path):
     stub.write_text(COMPLETER.format(python=sys.executable, program=PROGRAM))
     stub.chmod(0o755)
     return {**NEVER, "PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path), "TERM": "dumb", "PS1": "$ "}
-
-
-@table(
-    ("typed", "run"),
-    [
-        ("list --format=js\t", "GOT list --format=json"),
-        ("attach tower:clincus-ab\t", "GOT attach tower:clincus-abcdef-1"),
-    ],
-)
-def test_bash_completes_words_that_it_breaks(completer, typed, run):
-    """At a terminal, as bash breaks words at : and = there."""
-    main, side = pty.openpty()
-    shell = subprocess.Popen(
-        ["bash", "--norc", "--noprofile", "-i"], stdin=side, stdout=side, stderr=side, env=completer,
-        cwd=completer["HOME"], start_new_session=True,
-    )  # fmt: skip
-    os.close(side)
-    os.write(main, b". <(clincus completion bash); echo LOA''DED\n")
-    read_until(main, b"LOADED")
-    os.write(main, b"clincus " + typed.encode() + b"\n")
-    shown = read_until(main, b"GOT ", b"\n")
-    os.write(main, b"exit\n")
-    shell.wait(timeout=60)
-    os.close(main)
-    assert run in shown.decode()
-
-
-def read_until(terminal, *words):
-    """What a terminal shows until the words have come, one after the other."""
-    shown, at = b"", 0
-    for word in words:
-        while shown.find(word, at) < 0:
-            shown += os.read(terminal, 4096)
-        at = shown.find(word, at) + len(word)
-    return shown
 
 
 # In zsh by a key at a terminal, as its functions for completion work nowhere else.
@@ -377,30 +330,7 @@ def test_the_table_of_the_files_has_the_words_of_each_command():
     assert {**declared, "completion": set(), "help": set()} == words
 
 
-@table("words", ["help run", "--version", "completion zsh", "__complete -- li"])
-def test_what_needs_no_core_loads_neither_it_nor_what_is_slow_to_load(words):
-    """The core takes several times as long as all of the command line."""
-    slow = "{'argparse', 'dataclasses', 'logging', 'shutil', 'typing', *vars(sys.modules['clincus'])}"
-    code = "import sys, clincus_cli.main; clincus_cli.main.main(sys.argv[1:])"
-    done = run_python(f"{code}; print({slow} & {{*sys.modules, 'ClincusError'}})", *words.split(), env=NEVER)
-    assert done.stdout.splitlines()[-1] == b"set()"
-
-
 # ---- talking -----------------------------------------------------------------------------------------------------
-
-
-@table(("script", "is_screen", "resets"), [("exit 130", False, 0), ("exit 3", True, 1)])
-def test_the_screen_is_reset_only_after_what_was_cut_off(script, is_screen, resets):
-    """The reset moves the cursor: what a command has shown would be written over."""
-    words = "from clincus_cli import shell as cli_shell\n"
-    words += f"cli_shell.run_in_terminal(['sh', '-c', {script!r}], is_screen={is_screen})"
-    main, side = pty.openpty()
-    with subprocess.Popen([sys.executable, "-c", words], stdin=side, stdout=side, cwd=PROGRAM.parent) as process:
-        assert process.wait(timeout=60) == 0
-    os.write(side, b"end")
-    assert read_until(main, b"end").count(b"\033[?1049l") == resets
-    os.close(main)
-    os.close(side)
 
 
 @table(("typed", "agreed"), [("YES\n", True), ("ja\n", False), ("", False)])

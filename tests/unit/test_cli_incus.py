@@ -652,28 +652,6 @@ def test_what_serve_is_told_or_would_read_goes_into_the_unit_and_no_secret(
     assert "use --token-file" in capsys.readouterr().err
 
 
-@table(("step", "before"), [("daemon-reload", None), ("enable", "the old unit\n")])
-def test_an_install_that_fails_leaves_things_as_they_were(run, systemctl, tmp_path, step, before):
-    home = {"HOME": str(tmp_path)}
-    if before:
-        unit(tmp_path).parent.mkdir(parents=True)
-        unit(tmp_path).write_text(before)
-    (systemctl / "fail").write_text(step)
-    with pytest.raises(clincus.ClincusError, match=f"Failed to {step}"):
-        run(None, "service", "install", environ=home)
-    assert (unit(tmp_path).read_text() if unit(tmp_path).exists() else None) == before
-    assert calls(systemctl)[-1] == "--user daemon-reload"
-
-
-@table(("caller", "says"), [("ada", True), ("", False)])
-def test_a_server_under_sudo_says_whom_it_refuses(run, monkeypatch, capsys, caller, says):
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(cli_service, "load_when_used", lambda *_: None)
-    monkeypatch.setattr(clincus, "serve", lambda *_, **__: 0)
-    assert run(None, "serve", environ={"SUDO_USER": caller}) == 0
-    assert ("refuses ada's browser" in capsys.readouterr().err) is says
-
-
 @table(
     ("environ", "command"),
     [

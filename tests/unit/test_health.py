@@ -133,27 +133,6 @@ def test_a_check_that_is_not_answered_says_so_and_keeps_no_other(report, monkeyp
     assert (checks["incus"]["status"], checks["incus_storage_pool"]["status"]) == ("ok", "ok")
 
 
-SETTINGS = {
-    "plain": ({}, "ok", "Docker, Podman and bubblewrap run in clones, or with --nesting"),
-    "nesting": ({"security.nesting": True}, "warning", "Basic for mounted folders"),
-    "nesting, locked": (
-        {"security.nesting": True, "security.require_locked": True},
-        "warning",
-        "No session on a mounted folder starts",
-    ),
-}
-
-
-def test_it_says_what_nested_containers_cost_and_what_git_is_for(report, monkeypatch):
-    monkeypatch.setattr("clincus_wall.protect.protection_support", lambda _: clincus.protect.ProtectionSupport())
-    for settings, status, words in SETTINGS.values():
-        check = report(settings=settings)["checks"]["protection"]
-        assert (check["status"], words in check["message"]) == (status, True)
-    monkeypatch.setattr("clincus_wall.protect.find_git", lambda *_: "")
-    check = report()["checks"]["protection"]
-    assert (check["status"], check["fix"]) == ("warning", "install git")
-
-
 def instances(*found):
     return {"/1.0/instances?recursion=1": [{"name": name, **more} for name, more in found]}
 

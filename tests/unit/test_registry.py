@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from clincus_cli.context import is_listed
 from tests.builders import a_session
 from tests.table import table
 
-BEGIN = datetime(2026, 1, 1, tzinfo=timezone.utc)
 NAME = "clincus-0a1b2c-1"
 
 
@@ -40,16 +38,12 @@ KINDS = {
 
 
 @table(("name", "labels", "shown"), KINDS.values(), ids=KINDS.keys())
-def test_which_instances_are_shown_and_which_are_in_the_history(tmp_path: Path, name, labels, shown):
+def test_which_instances_are_shown(name, labels, shown):
     config = {clincus.LABEL + key: value for key, value in labels.items()}
     session = clincus.session_from_instance("clincus-", {"name": name, "status": "Running", "config": config}, "")
     assert session is not None
     assert (clincus.is_session(session), is_listed(session)) == shown
     assert session.persistent is ("workspace" not in labels), "what nobody called ephemeral is kept"
-    history = clincus.History(str(tmp_path / "history.jsonl"))
-    for kind in ("started", "stopped"):
-        clincus.record_run(history, clincus.Change(kind, session, "2026-01-01T00:00:00Z"), pytest.fail)
-    assert len(history.runs()) == shown[0]
 
 
 @table(
@@ -221,17 +215,6 @@ def test_a_label_with_a_word_that_nobody_knows_promises_nothing():
         assert (session.mode, session.protection) == fields
 
 
-def test_a_look_during_work_that_is_newer_than_the_one_at_its_end_counts(registry):
-    look(registry, RUNNING)
-    registry.begin_work(NAME, "starting")
-    question = next(registry.questions)
-    look(registry, STOPPED)
-    assert registry.get(NAME).status == "starting"
-    registry.compare_one(question, NAME, RUNNING)
-    registry.end_work(NAME)
-    assert registry.get(NAME).status == "stopped"
-
-
 def draft(session_id: str) -> clincus.Session:
     return a_session(0, id="", status="starting", session_id=session_id)
 
@@ -289,21 +272,3 @@ def test_a_later_start_replaces_what_is_ours_and_keeps_the_rest():
         new = redescribed({}, {"workspace": WORKSPACE}, label, devices)
         assert new["devices"] == {"workspace": WORKSPACE, "data": DISK}
         assert new["config"]["user.clincus.devices"] == "workspace"
-
-
-def test_a_bell_is_told_once_a_second_and_forgotten_with_its_run():
-    told: list[clincus.Change] = []
-    registry = clincus.Registry("clincus-", told.append)
-    registry.ring(NAME, BEGIN)  # of a session that is not known, nothing is kept
-    look(registry, RUNNING)
-    told.clear()
-    for milliseconds in (0, 1, 999, 1000):
-        registry.ring(NAME, BEGIN + timedelta(milliseconds=milliseconds))
-    assert [(change.kind, change.session.rang_at) for change in told] == [
-        ("rang", "2026-01-01T00:00:00Z"),
-        ("rang", "2026-01-01T00:00:01Z"),
-    ]
-    look(registry, RUNNING)
-    assert registry.get(NAME).rang_at == "2026-01-01T00:00:01Z"
-    look(registry, AGAIN)
-    assert registry.get(NAME).rang_at == ""

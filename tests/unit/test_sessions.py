@@ -220,15 +220,6 @@ def test_a_container_that_was_left_asleep_is_shown_as_stopped_and_put_back_befor
     assert door.calls[calls:] == []  # the late reader finds nothing to do
 
 
-def test_a_delete_waits_for_what_others_do_and_is_tried_once_more(sessions, door):
-    waited: list[str] = []
-    door.wait_for_others = waited.append
-    busy = 'Failed to create instance delete operation: Instance is busy running a "update" operation'
-    door.on_run = lambda words: waited or failing(clincus.incus_failure(busy))()
-    sessions.containers(NAME).delete(NAME)
-    assert (waited, len(door.calls)) == ([NAME], 2)
-
-
 LATE = "Failed shutting down instance: context deadline exceeded"
 STOPPED_LATE = f'container is not running: "{NAME}" Try `incus info --show-log {NAME}` for more info'
 STILL_RUNS = 'Failed stopping instance, status is "Running"'
@@ -416,19 +407,6 @@ class TestStart:
         assert (list(door.instances), sessions.registry.get(id).status) == ([session.id], "running")
         assert "its start failed after its tool had begun" in reports[-1]
 
-    def test_a_resume_that_fails_stops_what_it_started_and_one_that_works_keeps_it(self, sessions, door, request_):
-        session = sessions.create(request_)
-        sessions.half_made[session.id] = session  # it is to be removed
-        stop(sessions, door, session)
-        door.code, before = 1, len(door.calls)
-        with pytest.raises(clincus.ClincusError):
-            sessions.resume(session.id)
-        assert [words[0] for words in door.calls[before:]] == ["start", "stop"]
-        assert sessions.registry.get(session.id).status == "stopped"
-        door.code = 0
-        sessions.resume(session.id)
-        assert sessions.half_made == {}
-
     def test_features_hear_of_a_sessions_life_and_add_to_it(self, sessions, door, request_):
         profile = {"security.syscalls.deny": "keyctl errno 38", "raw.apparmor": "deny network alg,"}
         support = clincus.protect.ProtectionSupport("no id maps", profile_config=profile)
@@ -445,18 +423,14 @@ class TestStart:
             description["config"]["raw.apparmor"] += "\ndeny network vsock,"
 
         added.instance_parts.append(add_parts)
-        added.guest_files.append(lambda session: [clincus.ToolFile(".mine", session.id.encode())])
         added.session_fields += [lambda session: {"broken": 1 // 0}, lambda session: {"mine": session.slot}]
         added.session_warnings += [lambda session: ["1 / 0"[1 // 0]], lambda session: ["rain"]]
-        sent: list[bytes] = []
-        door.exec = lambda *_, stdin=b"", **options: sent.append(stdin) or clincus.Completed(0, b"", b"")
         open_folder = {"security.disable_protection": True}
         session = sessions.create(request_._replace(tool="shell", settings=open_folder))
         config = door.instances[session.id]["config"]
         assert config["security.syscalls.deny"] == "keyctl errno 38"
         assert config["raw.apparmor"] == "deny network alg,\ndeny network vsock,"
         assert "root" in config["user.clincus.devices"].split()
-        assert b".mine" in b"".join(sent[-1])
         document = sessions.document(session)
         assert (document["mine"], document["warnings"]) == (1, ["a limit does not hold", "rain"])
         sessions.end(session.id)
