@@ -280,10 +280,11 @@ def test_an_untrusted_project_may_choose_tool_image_and_profile(environ, workspa
         'environment = {TOKEN = "sesame"}',
         "limits.memory.limit = '8GiB'",
         "nesting = true",
+        'inherits = "open"',
     ],
 )
 def test_an_untrusted_project_may_choose_no_profile_that_opens_more(environ, workspace, profile):
-    mine = f"[profiles.p]\n{profile}\n"
+    mine = f'[profiles.p]\n{profile}\n[profiles.open]\nenvironment = {{A = "1"}}\n'
     limited = {**environ, "CLINCUS_LIMIT_MEMORY": "4GiB"}
     config = project(limited, workspace, '[defaults]\nprofile = "p"', mine)
     assert (config.profile, config.environment) == ("", {})

@@ -321,6 +321,26 @@ def test_a_container_that_does_as_it_likes_leaves_the_old_copy(tmp_path, monkeyp
     assert os.listdir(os.path.dirname(saved_session(tmp_path).directory)) == [SESSION]
 
 
+MIB = 1 << 20
+
+
+@table(
+    ("sent", "seconds"),
+    [
+        ([(1.0, 100 * MIB)], 20),  # never more than the patience ahead, however much came
+        ([(float(at), 20 * MIB) for at in range(1, 600)], 1),  # the end of a save, whatever comes
+    ],
+)
+def test_a_container_gets_time_for_what_it_sends_and_not_for_what_it_claims(monkeypatch, sent, seconds):
+    now, given = [0.0], list[float]()
+    monkeypatch.setattr(clincus, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    pace = clincus.Pace(SimpleNamespace(allow=lambda seconds, why: given.append(seconds), earn=lambda _: None), 600.0)
+    for at, size in sent:
+        now[0] = at
+        pace.earn(size=size)
+    assert given[-1] == pytest.approx(seconds)
+
+
 # ---- which conversation to go on with -----------------------------------------------------------------------------
 
 

@@ -124,6 +124,7 @@ def test_a_launch_that_is_interrupted_ends_by_itself_so_that_its_instance_is_kno
 ENDINGS = {  # how a child is ended, the reason, and which signal it gets: "" if it has time to exit by itself
     "at once": (clincus.AT_ONCE, "", ""),
     "gently": (clincus.Ending(signal.SIGTERM, DEADLINE), "", "TERM"),
+    "with time to finish": (clincus.Ending(signal.SIGINT, DEADLINE, DEADLINE), "", ""),
     "too late to finish": (clincus.Ending(signal.SIGINT, DEADLINE, DEADLINE), "it is late", "INT"),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -272,3 +273,13 @@ def test_a_later_start_replaces_what_is_ours_and_keeps_the_rest():
         new = redescribed({}, {"workspace": WORKSPACE}, label, devices)
         assert new["devices"] == {"workspace": WORKSPACE, "data": DISK}
         assert new["config"]["user.clincus.devices"] == "workspace"
+
+
+def test_a_bell_is_told_once_a_second():
+    told: list[clincus.Change] = []
+    registry = clincus.Registry("clincus-", told.append)
+    look(registry, RUNNING)
+    told.clear()
+    for milliseconds in (0, 999, 1000):
+        registry.ring(NAME, datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(milliseconds=milliseconds))
+    assert [change.kind for change in told] == ["rang", "rang"]

@@ -6,6 +6,8 @@ import contextlib
 import copy
 import functools
 import io
+import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -50,6 +52,15 @@ class Door(clincus.Incus):
 
     def update(self, name: str, description: Any) -> None:
         self.instances[name].update(description)
+
+
+def test_a_description_is_yaml_whatever_is_in_it():
+    value = 'a "quote" \\u0041 \n\t\x7f\x85 ä 中 🦆 \ufeff'
+    text = clincus.yaml_of({"ä": value}).decode("ascii")
+    assert re.fullmatch(r"[ -~]*", text)
+    assert json.loads(re.sub(r"\\U000(\w{5})", lambda found: json.dumps(chr(int(found[1], 16)))[1:-1], text)) == {
+        "ä": value
+    }
 
 
 @pytest.fixture

@@ -263,6 +263,23 @@ def test_packages_are_installed_only_when_apt_knows_them(host):
     assert "incus-base" in host.ran[-1]
 
 
+def test_on_ubuntu_24_the_daemon_is_in_another_package(host, monkeypatch):
+    setup = setup_on(host)
+    monkeypatch.setattr(setup, "apt_has", lambda package: package == "incus")
+    list(setup.install_packages())
+    assert "incus" in host.ran[-1]
+    assert "incus-base" not in host.ran[-1]
+
+
+def test_a_new_member_of_the_group_is_written_down_and_told_when_it_takes_effect(host):
+    host.programs, host.answers = {"sg"}, {"usermod": OK}
+    setup = setup_on(host, environ={"SUDO_USER": "ann"})
+    list(setup.join_group())
+    assert host.ran == [("usermod", "--append", "--groups", "incus-admin", "ann")]
+    assert "Clincus itself need not wait" in setup.notes[0]
+    assert host.read(cli_setup.MADE_FILE) == "group incus-admin ann\n"
+
+
 def test_services_are_held_back_only_while_packages_install(host):
     policy = host.path("/usr/sbin/policy-rc.d")
     for before, after in ((None, False), (health.HOLD_TEXT, False), ("theirs", True)):
