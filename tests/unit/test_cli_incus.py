@@ -710,14 +710,6 @@ def test_an_odd_instance_of_an_engine_costs_no_list(engine_list, capsys, odd):
         assert "\x1b[2J" not in said
 
 
-@table("answer", [None, {}])
-def test_an_engine_that_gives_no_list_is_left_out_with_a_warning(engine_list, capsys, answer):
-    assert engine_list(answer, "list") == 0
-    said = capsys.readouterr()
-    assert "clincus-0a1b2c-1" in said.out
-    assert "a list of instances was asked for" in said.err
-
-
 def test_saved_conversations_are_listed_while_incus_is_down(run, capsys, tmp_path):
     saved = tmp_path / ".clincus/sessions-claude/talk-1"
     saved.mkdir(parents=True)

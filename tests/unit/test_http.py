@@ -355,16 +355,6 @@ def test_a_body_that_is_not_wanted_is_never_the_next_request(server, first, line
         assert client.is_closed()
 
 
-def test_the_body_is_asked_for_when_a_client_waits_for_that(server):
-    with Client(server) as client:
-        client.send("POST /api/echo HTTP/1.1", JSON, "Content-Length: 2", "Expect: 100-continue")
-        assert client.stream.readline() == b"HTTP/1.1 100 Continue\r\n"
-        assert client.stream.readline() == b"\r\n"
-        client.socket.sendall(b"{}")
-        assert client.receive()[0] == 200
-        assert client.send("GET /api/echo HTTP/1.1").receive()[0] == 200
-
-
 FORM, OWN = "Content-Type: application/x-www-form-urlencoded", "Origin: http://localhost:{port}"
 
 

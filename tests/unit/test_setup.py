@@ -237,17 +237,6 @@ def test_everything_is_planned_though_nothing_can_be_asked_and_the_page_on_insta
     assert listed == needs(host)
 
 
-def test_a_system_without_apt_is_told_what_to_install_and_makes_its_image_out_of_another(host):
-    host.write("/etc/os-release", FEDORA)
-    host.programs = set()
-    with pytest.raises(clincus.ClincusError, match=r"install Incus 6\.0 .* `dnf install"):
-        list(setup_on(host).install_packages())
-    host.programs = {"incus", "incusd", "dnsmasq", "mkfs.btrfs"}
-    found = needs(host)
-    assert "packages" not in found
-    assert found["image"].endswith("from images:debian/13")
-
-
 def test_packages_are_installed_only_when_apt_knows_them(host):
     host.write("/etc/os-release", UBUNTU_22)
     for candidate in ("(none)", "6.0.4-2"):

@@ -155,8 +155,6 @@ def test_of_claudes_account_file_only_account_and_preferences_go_in(home, config
     }
     private = {
         "projects": {"/home/ann/secret": {"history": ["p"]}},
-        "githubRepoPaths": {"a/b": ["/home/ann/secret"]},
-        "cachedChangelog": "long",
         "customApiKeyResponses": {"approved": ["old"], "rejected": ["k" * 20]},
     }
     write(home / ".claude.json", json.dumps({**kept, **private, "mcpServers": {"m": {"command": f"{home}/m"}}}))
@@ -167,7 +165,6 @@ def test_of_claudes_account_file_only_account_and_preferences_go_in(home, config
     assert account["customApiKeyResponses"] == {"approved": ["old", "k" * 20], "rejected": []}
     assert list(account["projects"]) == ["/workspace"]
     assert "secret" not in files[".claude.json"].data.decode()
-    assert "cachedChangelog" not in account
 
 
 def test_paths_below_the_home_become_paths_in_the_container(home, config):

@@ -21,7 +21,7 @@ from websockets.sync.client import connect
 from websockets.uri import parse_uri
 
 import clincus
-from clincus import EventHub, OpenSockets, TerminalBridge, TerminalSize
+from clincus import EventHub, OpenSockets, TerminalBridge
 from tests.programs import DEADLINE, wait_until
 from tests.table import table
 
@@ -228,27 +228,6 @@ def test_a_bad_handshake_is_refused_and_a_long_cookie_is_none(request_bytes, sta
 
 
 # The terminal: what goes through it
-
-
-def test_input_and_size_reach_the_program_as_they_are():
-    text = "naïve 漢字 🙂\x03\x00\xff".encode()
-    argv = ["sh", "-c", f"stty size; {RAW_CAT[-1]}"]
-    with serving(terminal(argv, TerminalSize(columns=132, rows=40))) as port, client(port) as websocket:
-        assert receive_until(websocket, b"ready").startswith(b"40 132\r\n")
-        for byte in text:
-            websocket.send(bytes([byte]))
-        assert receive_until(websocket, text).endswith(text)
-        websocket.send("text is input too")
-        receive_until(websocket, b"text is input too")
-
-
-def test_output_arrives_whole_however_the_reads_fall(tmp_path):
-    """Multi-byte characters are cut at any byte, and the last bytes before the program's end come too."""
-    text = "".join(f"{number}é漢🙂" for number in range(40_000)).encode()
-    (tmp_path / "text").write_bytes(text)
-    argv = ["sh", "-c", f"stty raw; exec cat {tmp_path}/text"]
-    with serving(terminal(argv)) as port, client(port) as websocket:
-        assert receive_all(websocket)[0] == text
 
 
 # The terminal: control messages
