@@ -227,11 +227,7 @@ def test_a_bad_handshake_is_refused_and_a_long_cookie_is_none(request_bytes, sta
         assert raw.recv(65536).split()[1] == b"%d" % status
 
 
-# The terminal: what goes through it
-
-
 # The terminal: control messages
-
 
 # The signal is blocked, so that one which comes before sigwait is kept for it.
 WINDOW_WATCHER = """
