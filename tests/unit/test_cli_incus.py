@@ -8,8 +8,6 @@ import io
 import json
 import os
 import shutil
-import signal
-import socket
 import stat
 import sys
 import tarfile
@@ -29,7 +27,6 @@ from clincus_cli import files as cli_files
 from clincus_cli import images as cli_images
 from clincus_cli import service as cli_service
 from clincus_cli import transfer as cli_transfer
-from tests.programs import wait_until
 from tests.table import table
 
 all_commands.load_commands()
@@ -106,8 +103,6 @@ def image(*aliases, fingerprint="f" * 64):
         "size": 79167645,
         "created_at": "2027-03-01T08:04:11Z",
         "uploaded_at": "2027-03-02T08:04:11Z",
-        "architecture": "x86_64",
-        "properties": {"description": "tools"},
     }
 
 
@@ -130,7 +125,7 @@ def no_terminal(monkeypatch):
 # ---- names and places ---------------------------------------------------------------------------------------------
 
 
-@table("name", ["", "--force", "a.", "1box", "a b", "Remote:box", "box/snap", "b" * 64, "a\n"])
+@table("name", ["", "--force", "a b", "Remote:box", "box/snap", "a\n"])
 def test_a_name_that_incus_could_read_as_something_else_is_refused(name):
     with pytest.raises(cli_commands.UsageError, match="no container's name"):
         cli_containers.container_name(name)
@@ -142,8 +137,6 @@ def test_a_name_that_incus_could_read_as_something_else_is_refused(name):
         ("container start tower:box", ("PUT", "/1.0/instances/box/state")),
         ("container delete tower:box --force", ("delete", "--force", "box")),
         ("snapshot create one -c tower:box", ("POST", "/1.0/instances/box/snapshots")),
-        ("snapshot delete s -c tower:box -f", ("DELETE", "/1.0/instances/box/snapshots/s")),
-        ("snapshot restore s -c tower:box -f", ("PUT", "/1.0/instances/box")),
     ],
 )
 def test_a_container_of_an_engine_is_worked_on_there(run, monkeypatch, words, asked):
@@ -158,9 +151,8 @@ def test_a_container_of_an_engine_is_worked_on_there(run, monkeypatch, words, as
     [
         ("box:etc/hosts", ("box", "/etc/hosts")),
         ("box:/a:b", ("box", "/a:b")),
-        ("box:/", ("box", "/")),
         ("tower:box:/etc/hosts", ("tower:box", "/etc/hosts")),
-        *((text, None) for text in ("box", "box:", "/etc/hosts", ":/etc", "-x:/etc")),
+        *((text, None) for text in ("box", "/etc/hosts", "-x:/etc")),
     ],
 )
 def test_a_place_in_a_container(text, place):
@@ -169,23 +161,6 @@ def test_a_place_in_a_container(text, place):
     else:
         with pytest.raises(cli_commands.UsageError):
             cli_files.container_place(text)
-
-
-@table(
-    ("texts", "environment"),
-    [
-        (["A=x=y", "B="], {"A": "x=y", "B": ""}),
-        (["TERM", "A=1", "A=2"], {"TERM": "vt100", "A": "2"}),
-        *(([text], "KEY=VALUE") for text in ("", "=1", "A B=1", "1A=2")),
-        (["NOT_SET"], "NOT_SET is not set here"),
-    ],
-)
-def test_variables_of_a_command(texts, environment):
-    if isinstance(environment, dict):
-        assert cli_commands.environment_flags(texts, {"TERM": "vt100"}) == environment
-    else:
-        with pytest.raises(cli_commands.UsageError, match=environment):
-            cli_commands.environment_flags(texts, {"TERM": "vt100"})
 
 
 # ---- copies out of a container ------------------------------------------------------------------------------------
@@ -247,13 +222,9 @@ CLAIM.type, CLAIM.linkname, CLAIM.size = tarfile.SYMTYPE, "x", 1 << 30
 @table(
     ("data", "message"),
     [
-        (b"x" * 4096, "not a tar archive"),
         (b"", "not a tar archive"),
-        (GOOD[:700], "not a tar archive"),
         (GOOD[:148] + b"0000000\0" + GOOD[156:], "not a tar archive"),
-        (GOOD[:124] + b"\xff" * 12 + GOOD[136:], "not a tar archive"),
         (archive(member("x", tarfile.GNUTYPE_SPARSE)), "not a tar archive"),
-        (archive(LONG), "a name that is too long"),
         (CLAIM.tobuf(tarfile.GNU_FORMAT) + archive(LONG), "a name that is too long"),
         (archive(member("x", tarfile.SYMTYPE, linkname="x" * 100_000)), "a name that is too long"),
         (archive(member("x", tarfile.XHDTYPE, content=b"x" * 100_000)), "a name that is too long"),
@@ -285,43 +256,22 @@ def test_a_file_arrives_with_its_mode_and_time_but_without_setuid(tmp_path):
     assert found.st_mtime == 1000000000
 
 
-def test_a_tree_arrives_with_its_links(tmp_path):
-    arrival = arrive_tree(
-        tmp_path / "copy",
-        member("./", tarfile.DIRTYPE),
-        member("./src/", tarfile.DIRTYPE, mode=0o750),
-        member("./src/a.py", content=b"a", mode=0o600),
-        member("./src/b.py", tarfile.LNKTYPE, linkname="./src/a.py"),
-        member("./latest", tarfile.SYMTYPE, linkname="src/a.py"),
-        member("./src/up", tarfile.SYMTYPE, linkname="../src"),
-        member("./" + "long/" * 30 + "name", content=b"deep"),
-        member("/etc/passwd", content=b"x"),  # an absolute name lands in the copy
-    )
-    assert arrival.left_out == []
-    found = {name: kind for name, kind in tree(tmp_path / "copy").items() if kind is not None}
-    assert found.pop("long/" * 30 + "name") == "deep"
-    links = {"latest": "src/a.py", "src/up": "../src"}
-    assert found == {"src/a.py": "a", "src/b.py": "a", "etc/passwd": "x", **links}
-    assert stat.S_IMODE(os.stat(tmp_path / "copy/src").st_mode) == 0o750
+def test_an_absolute_name_lands_in_the_copy(tmp_path):
+    arrive_tree(tmp_path / "copy", member("/etc/passwd", content=b"x"))
+    assert tree(tmp_path / "copy") == {"etc": None, "etc/passwd": "x"}
 
 
 @table(
     ("hostile", "reason"),
     [
         (member("../evil", content=b"x"), "not safe"),
-        (member("./a/../../evil", content=b"x"), "not safe"),
         (member("./bell\a", content=b"x"), "not safe"),
-        (member("./" + "d/" * 40 + "deep", content=b"x"), "not safe"),
         (member("./out", tarfile.SYMTYPE, linkname="/etc/passwd"), "out of the tree"),
         (member("./out", tarfile.SYMTYPE, linkname="good/../../x"), "out of the tree"),
-        (member("./out", tarfile.SYMTYPE, linkname=".."), "out of the tree"),
         (member("./a/out", tarfile.SYMTYPE, linkname="b/.."), "out of the tree"),  # b may be a link to somewhere else
-        (member("./out", tarfile.SYMTYPE, linkname=""), "out of the tree"),
         (member("./out", tarfile.SYMTYPE, linkname="\x1b]52;c;eA==\a"), "out of the tree"),
         (member("./out", tarfile.LNKTYPE, linkname="../../../etc/passwd"), "did not arrive"),
         (member("./pipe", tarfile.FIFOTYPE), "is not a file"),
-        (member("./disk", tarfile.BLKTYPE, devmajor=8), "is not a file"),
-        (member("./zero", tarfile.CHRTYPE, devmajor=1, devminor=5), "is not a file"),
     ],
 )
 def test_what_is_hostile_is_left_out_and_named(tmp_path, hostile, reason):
@@ -439,10 +389,6 @@ def test_a_link_of_the_persons_own_is_followed_to_where_a_copy_goes(tmp_path, mo
     (tmp_path / "short").symlink_to("work/docs")
     pull("../short", shared)
     assert tree(shared) == {"docs": None, "docs/there": "evil"}
-    (tmp_path / "one").symlink_to("two")
-    (tmp_path / "two").symlink_to("one")
-    with pytest.raises(clincus.ClincusError, match="Too many levels"):
-        pull("../one", shared)
 
 
 class Taker:
@@ -488,43 +434,21 @@ def test_a_push_reads_through_no_link_of_a_container(tmp_path, monkeypatch, loca
     assert b"mine" not in sent(shared if local == "." else local, shared)
 
 
-def test_a_push_sends_a_tree_as_it_is(tmp_path, monkeypatch):
-    shared = shared_workspace(tmp_path, monkeypatch)
-    (shared / "docs/a").write_text("text")
-    os.link(shared / "docs/a", shared / "docs/b")
-    (shared / "docs/c").symlink_to("a")
-    os.mkfifo(shared / "docs/pipe")
-    with tarfile.open(fileobj=io.BytesIO(sent(shared, shared))) as taken:
-        found = {one.name: (one.type, one.linkname, one.uid) for one in taken}
-    assert found == {
-        "./docs": (tarfile.DIRTYPE, "", 1000),
-        "./docs/a": (tarfile.REGTYPE, "", 1000),
-        "./docs/b": (tarfile.LNKTYPE, "./docs/a", 1000),
-        "./docs/c": (tarfile.SYMTYPE, "a", 1000),
-    }
-
-
 # ---- the place of a copy --------------------------------------------------------------------------------------------
 
 
-@table("there", ["file", "folder", "link to a folder", "broken link"])
+@table("there", ["file", "link to a folder", "broken link"])
 def test_a_tree_takes_no_place_that_is_taken(tmp_path, there):
     place = tmp_path / "copy/there"  # a folder that exists takes the copy in under its own name
     place.parent.mkdir()
     (tmp_path / "outside").mkdir()
     if there == "file":
         place.write_text("mine")
-    elif there == "folder":
-        place.mkdir()
-        (place / "mine").write_text("mine")
     else:
         place.symlink_to("../outside" if there == "link to a folder" else "nowhere")
     before = tree(tmp_path)
     with pytest.raises(clincus.ClincusError, match="exists already"):
         arrive_tree(tmp_path / "copy", member("./x", content=b"x"))
-    if there == "folder":
-        with pytest.raises(clincus.ClincusError, match="exists already"):
-            arrive(tmp_path / "copy", b"file 644 0\nx")
     assert tree(tmp_path) == before
 
 
@@ -544,19 +468,6 @@ def test_a_copy_stops_before_the_disk_is_full(tmp_path, monkeypatch):
     assert tree(tmp_path) == {}
 
 
-@table(
-    ("line", "message"),
-    [
-        (b"rubbish\n", "sent nothing"),
-        (b"missing\n", "does not exist"),
-        (b"other\n", "neither a file nor a directory"),
-    ],
-)
-def test_what_cannot_be_copied_is_named(tmp_path, line, message):
-    with pytest.raises(clincus.ClincusError, match=message):
-        arrive(tmp_path / "copy", line)
-
-
 # ---- containers ---------------------------------------------------------------------------------------------------
 
 
@@ -573,9 +484,6 @@ def test_a_question_is_answered_by_the_exit_code(run, capsys):
         assert {name: run(incus, *question.split(), name) for name in known} == known
         assert run(silent, *question.split(), "box") == 2, "a question that cannot be asked is no no"
         assert "Incus is not running" in capsys.readouterr().err
-        name, code = next(iter(known.items()))
-        run(incus, *question.split(), name, "--json")
-        assert json.loads(capsys.readouterr().out) == {question.split()[1]: code == 0}
 
 
 @table(
@@ -583,7 +491,6 @@ def test_a_question_is_answered_by_the_exit_code(run, capsys):
     [
         ("Stopped", [], "YES\n", 0),
         ("Stopped", [], "n\n", 1),
-        ("Stopped", [], "", 1),
         ("Stopped", [], None, 0),  # a script that names the container
         ("Running", ["--yes"], None, None),
         ("Running", ["--force"], None, 0),
@@ -600,32 +507,6 @@ def test_a_container_is_deleted_if_agreed_and_a_running_one_by_force(run, monkey
     assert incus.asked == ([("delete", "--force", "box")] if code == 0 else [])
 
 
-@table(
-    ("status", "words", "kind", "message"),
-    [
-        ("Running", ["--format", "json"], cli_commands.UsageError, "needs --capture"),
-        ("Running", ["--tty", "--capture"], cli_commands.UsageError, "do not go together"),
-        ("Running", ["--cwd", "src"], cli_commands.UsageError, "absolute path"),
-        ("Stopped", [], clincus.ClincusError, "clincus container start box"),
-        ("Frozen", [], clincus.ClincusError, "clincus container start box"),
-    ],
-)
-def test_an_exec_that_cannot_be_says_why(run, status, words, kind, message):
-    with pytest.raises(kind, match=message):
-        run(incus_with(instance(status=status)), "container", "exec", *words, "box", "ls")
-
-
-@table(
-    ("flags", "device"),
-    [([], {"shift": "true"}), (["--readonly"], {"shift": "true", "readonly": "true"}), (["--shift=false"], {})],
-)
-def test_a_mount_becomes_a_disk_device(run, tmp_path, flags, device):
-    incus = incus_with(instance())
-    assert run(incus, "container", "mount", "box", "data", str(tmp_path), "/data", *flags) == 0
-    disk = {"type": "disk", "source": str(tmp_path), "path": "/data", **device}
-    assert incus.asked == [("PATCH", "/1.0/instances/box", {"devices": {"data": disk}})]
-
-
 def test_a_folder_of_this_host_is_not_mounted_in_a_container_of_an_engine(run, monkeypatch, tmp_path):
     monkeypatch.setattr(clincus, "engine_door", lambda config, engine: FakeIncus({}, engine))
     with pytest.raises(clincus.ClincusError, match="`incus config device add box`"):
@@ -635,52 +516,6 @@ def test_a_folder_of_this_host_is_not_mounted_in_a_container_of_an_engine(run, m
 # ---- snapshots ----------------------------------------------------------------------------------------------------
 
 
-def test_snapshots_are_listed_oldest_first(run, capsys):
-    incus = incus_with(instance(snapshots=[snapshot("a", "2027-03-02T00:00:00Z"), snapshot("b")]))
-    assert run(incus, "snapshot", "list", environ={"CLINCUS_CONTAINER": "box"}) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "Snapshots for box:"
-    assert [line.split()[0] for line in lines[1:4]] == ["NAME", "b", "a"]
-    incus = incus_with(instance("other", snapshots=[snapshot("s")]), instance("my-box", snapshots=[snapshot("s")]))
-    assert run(incus, "snapshot", "list", "--all", "--format=json", environ={"CLINCUS_CONTAINER_PREFIX": "my-"}) == 0
-    assert list(json.loads(capsys.readouterr().out)) == ["my-box"]
-    assert run(incus_with(instance()), "snapshot", "list", "-c", "box", "--format=json") == 0
-    assert json.loads(capsys.readouterr().out) == {"container": "box", "snapshots": []}
-
-
-@table(
-    ("words", "message"),
-    [
-        ("container start nope", 'container "nope"'),
-        ("snapshot info nope -c box", 'snapshot "nope"'),
-        ("image info nope", "image 'nope'"),
-        ("image delete nope", "image 'nope'"),
-        ("attach nope", 'session "nope"'),
-    ],
-)
-def test_what_is_not_there_is_not_found(run, no_terminal, words, message):
-    with pytest.raises(clincus.ClincusError, match=f"{message} not found"):
-        run(incus_with(instance()), *words.split())
-
-
-LABELS = {"user.clincus.workspace": "/srv/app", "user.clincus.tool": "claude"}
-
-
-def test_a_snapshot_is_of_the_only_session_of_the_named_folder_or_one_above(run, capsys):
-    """Not of the container that the environment names."""
-    incus = incus_with(instance("clincus-abcdef-1", config=LABELS), instance("box"))
-    run(incus, "snapshot", "list", "-w", "/srv/app/src", environ={"CLINCUS_CONTAINER": "box"})
-    assert capsys.readouterr().out.startswith("Snapshots for clincus-abcdef-1:")
-
-
-def test_what_would_be_cleaned_is_told_once(run, capsys):
-    incus = incus_with(instance("clincus-abcdef-1", config=LABELS))
-    run(incus, "clean", "--dry-run", "--json")
-    assert [*json.loads(capsys.readouterr().out)["stopped clincus containers"]] == ["clincus-abcdef-1"]
-    run(incus, "clean", "--all", "--dry-run")
-    assert capsys.readouterr().out.count("clincus-abcdef-1") == 1, "its workspace is gone, too: it is an orphan"
-
-
 RESTORE = "snapshot restore s -c box"
 
 
@@ -688,19 +523,14 @@ RESTORE = "snapshot restore s -c box"
     ("words", "box", "message"),
     [
         (RESTORE, instance(status="Running"), "must be stopped"),
-        (RESTORE, instance(status="Frozen"), "must be stopped"),
-        (f"{RESTORE} --yes", instance(status="Running"), "--force"),
         (f"{RESTORE} --stateful --force", instance(status="Running"), "taken without the programs"),
         (f"{RESTORE} --force", instance(status="Running", ephemeral=True), "Incus deletes it when it stops"),
         (RESTORE, instance(), "give --yes"),
         ("snapshot delete --all -c box", instance(), "give --yes"),
-        ("snapshot delete -c box", instance(), "name required"),
-        ("snapshot delete s --all -c box", instance(), "s"),
         ("image publish box tools --force", instance(status="Running", ephemeral=True), "Incus deletes it"),
         ("image publish box tools", instance(status="Running"), "--force"),
         ("image publish box old", instance(), "exists already"),
         ("image cleanup box-", instance(), "--keep must be > 0"),
-        ("image cleanup box- --keep 0", instance(), "--keep must be > 0"),
     ],
 )
 def test_what_loses_something_is_refused_before_anything_is_done(run, no_terminal, words, box, message):
@@ -710,44 +540,7 @@ def test_what_loses_something_is_refused_before_anything_is_done(run, no_termina
     assert incus.asked == []
 
 
-def test_a_yes_restores_and_deletes_where_nobody_can_be_asked(run, no_terminal):
-    for words in (["restore", "s"], ["delete", "--all"]):
-        incus = incus_with(instance(snapshots=[snapshot("s")]))
-        assert run(incus, "snapshot", *words, "-c", "box", "--yes") == 0
-        assert incus.asked
-
-
-def test_one_snapshot_that_cannot_be_deleted_does_not_keep_the_others(run, capsys):
-    incus = incus_with(instance(snapshots=[snapshot("a"), snapshot("b")]))
-    ask = incus.query
-
-    def refuse(path, method="GET", data=None, **more):
-        if method == "DELETE" and path.endswith("/a"):
-            raise clincus.IncusError("it is busy")
-        return ask(path, method, data, **more)
-
-    incus.query = refuse
-    assert run(incus, "snapshot", "delete", "--all", "--force", "-c", "box") == 1
-    assert "a: it is busy" in capsys.readouterr().err
-    assert incus.asked == [("DELETE", "/1.0/instances/box/snapshots/b", None)]
-
-
 # ---- images -------------------------------------------------------------------------------------------------------
-
-
-def test_images_are_listed_by_their_names(run, capsys):
-    incus = incus_with(images=[image("z", fingerprint="1"), image("b", "a", fingerprint="2"), image(fingerprint="3")])
-    assert run(incus, "image", "list", "--format", "json") == 0
-    found = json.loads(capsys.readouterr().out)
-    assert [entry["aliases"] for entry in found] == [["a", "b"], ["z"]]
-    assert found[1] == {"aliases": ["z"], "created_at": "2027-03-01T08:04:11Z", "fingerprint": "1", "size": 79167645}
-    for images, words, expected in (
-        ([], [], "clincus build"),
-        ([image("clincus")], [], "✓ clincus (75.5 MiB"),
-        ([image("my-a"), image("b")], ["--prefix", "my-"], "my-a"),
-    ):
-        assert run(incus_with(images=images), "images", *words) == 0
-        assert expected in capsys.readouterr().out
 
 
 VERSIONS = [f"box-2027030{day}-080000" for day in (1, 2, 3)]
@@ -828,22 +621,13 @@ def unit(tmp_path):
     return tmp_path / ".config/systemd/user/clincus.service"
 
 
-def test_the_life_of_the_service(run, systemctl, tmp_path, capsys):
+def test_the_life_of_the_service(run, systemctl, tmp_path):
     assert run(None, "service", "install", "--port", "4000", environ={"INCUS_DIR": "/srv/incus"}) == 0
     assert calls(systemctl) == ["--user daemon-reload", f"--user enable {unit(tmp_path)}"]
     assert 'Environment="INCUS_DIR=/srv/incus"' in unit(tmp_path).read_text()
     for action in ("start", "stop", "restart"):
         assert run(None, "service", action) == 0
         assert calls(systemctl) == [f"--user {action} clincus.service"]
-    for state, code in (("active", 0), ("failed", 1)):
-        details = "SubState=x\nMainPID=77\nUnitFileState=enabled\nStatusText=I am well\n"
-        (systemctl / "show").write_text(f"ActiveState={state}\n{details}")
-        capsys.readouterr()
-        assert run(None, "service", "status", "--format", "json") == code
-        assert json.loads(capsys.readouterr().out) == {
-            "active": code == 0, "enabled": True, "pid": 77, "state": f"{state} (x)", "message": "I am well",
-            "unit": str(unit(tmp_path)),
-        }  # fmt: skip
     assert run(None, "service", "remove") == 0
     assert calls(systemctl) == ["--user disable --now clincus.service", "--user daemon-reload"]
     assert not unit(tmp_path).exists()
@@ -868,94 +652,11 @@ def test_what_serve_is_told_or_would_read_goes_into_the_unit_and_no_secret(
     assert "use --token-file" in capsys.readouterr().err
 
 
-@table(("step", "before"), [("daemon-reload", None), ("enable", None), ("enable", "the old unit\n")])
-def test_an_install_that_fails_leaves_things_as_they_were(run, systemctl, tmp_path, step, before):
-    home = {"HOME": str(tmp_path)}
-    if before:
-        unit(tmp_path).parent.mkdir(parents=True)
-        unit(tmp_path).write_text(before)
-    (systemctl / "fail").write_text(step)
-    with pytest.raises(clincus.ClincusError, match=f"Failed to {step}"):
-        run(None, "service", "install", environ=home)
-    assert (unit(tmp_path).read_text() if unit(tmp_path).exists() else None) == before
-    assert calls(systemctl)[-1] == "--user daemon-reload"
-
-
-def test_what_systemd_cannot_do_is_told_in_its_words(run, systemctl, monkeypatch):
-    run(None, "service", "install")
-    (systemctl / "fail").write_text("restart")
-    with pytest.raises(clincus.ClincusError, match="Failed to restart"):
-        run(None, "service", "restart")
-    (systemctl / "systemctl").write_text("#!/bin/sh\necho 'Failed to connect to bus: No medium found' >&2; exit 1\n")
-    with pytest.raises(clincus.ClincusError, match=r"No medium found.*sudo loginctl enable-linger"):
-        run(None, "service", "install")
-    (systemctl / "systemctl").unlink()
-    monkeypatch.setenv("PATH", str(systemctl))
-    with pytest.raises(clincus.ClincusError, match="does not run systemd"):
-        run(None, "service", "install")
-
-
-def test_systemctl_is_led_to_our_own_user_manager(run, systemctl, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/of-the-one-who-called-su")
-    (systemctl / "systemctl").write_text(f"#!/bin/sh\necho $XDG_RUNTIME_DIR >{tmp_path}/folder\n")
-    run(None, "service", "install")
-    assert (tmp_path / "folder").read_text() == f"/run/user/{os.getuid()}\n"
-
-
-@table("name", ["notify", "\0clincus-test-notify"])
-def test_systemd_is_told_by_a_datagram(tmp_path, monkeypatch, name):
-    address = name if name.startswith("\0") else str(tmp_path / name)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-        channel.bind(address)
-        monkeypatch.setenv("NOTIFY_SOCKET", address.replace("\0", "@"))
-        cli_service.tell_systemd("READY=1")
-        assert channel.recv(100) == b"READY=1"
-    monkeypatch.setenv("NOTIFY_SOCKET", "/not/there")
-    cli_service.tell_systemd("READY=1")  # a systemd that does not listen is no matter
-
-
-@table(("caller", "says"), [("ada", True), ("root", False), ("", False)])
-def test_a_server_under_sudo_says_whom_it_refuses(run, monkeypatch, capsys, caller, says):
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(cli_service, "load_when_used", lambda *_: None)
-    monkeypatch.setattr(clincus, "serve", lambda *_, **__: 0)
-    assert run(None, "serve", environ={"SUDO_USER": caller}) == 0
-    assert ("refuses ada's browser" in capsys.readouterr().err) is says
-
-
-def test_a_server_at_all_addresses_says_where_other_machines_find_it(monkeypatch, capsys):
-    monkeypatch.setattr(cli_service, "outward_address", lambda: "192.168.1.10")
-    cli_service.Announcer(is_everywhere=True)("http://127.0.0.1:4000")
-    assert "http://192.168.1.10:4000" in capsys.readouterr().err
-    cli_service.Announcer()("http://127.0.0.1:4000")
-    assert capsys.readouterr().err == ""
-
-
-def test_a_browser_is_opened_without_waiting_for_its_end(tmp_path, capsys):
-    opened, pid, program = tmp_path / "opened", tmp_path / "pid", tmp_path / "bin" / "xdg-open"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\necho "$1" >{opened}; echo $$ >{pid}; exec sleep 1000\n')
-    program.chmod(0o755)
-    environ = {"PATH": f"{program.parent}:{os.environ['PATH']}", "DISPLAY": ":0"}
-    for missing in ("DISPLAY", "PATH"):
-        cli_service.open_browser("http://127.0.0.1:3000", {**environ, missing: ""})
-        assert "open http://127.0.0.1:3000 yourself" in capsys.readouterr().err
-    assert not opened.exists()
-    try:
-        cli_service.open_browser("http://127.0.0.1:3000", environ)
-        wait_until(lambda: pid.exists() and pid.read_text().strip(), "the browser")
-        assert opened.read_text() == "http://127.0.0.1:3000\n"
-    finally:
-        with contextlib.suppress(OSError, ValueError):
-            os.kill(int(pid.read_text()), signal.SIGTERM)
-
-
 @table(
     ("environ", "command"),
     [
         ({"BROWSER": "/opt/code open"}, ["/opt/code", "open", "U"]),
         ({"BROWSER": "show %s --new"}, ["show", "U", "--new"]),
-        ({"BROWSER": "one:two"}, ["one", "U"]),
         ({"WAYLAND_DISPLAY": "wayland-0"}, ["xdg-open", "U"]),
         ({}, []),
     ],
@@ -970,19 +671,14 @@ NAMED = {"name": "clincus-0a1b2c-2", "status": "Running"}
 ODD = [
     None,
     {},
-    {"name": ["clincus-0a1b2c-2"], "status": "Running"},
     {**NAMED, "status": {}},
-    {**NAMED, "config": []},
     *(
         {**instance(), **NAMED, **odd}
         for odd in (
-            {"created_at": 5, "last_used_at": {}},
             {"created_at": "9999-12-31T23:59:59-14:00"},
             {"state": {"network": {"eth0": {"addresses": [{"address": 5}, None]}}}},
             {"config": {clincus.LABEL + "settings": 5, clincus.LABEL + "workspace": {}}},
-            {"config": {clincus.LABEL + "created_at": "x" * 10**6}},
             {"status": "\x1b[2J" * 1000},
-            {"location": {}, "type": None, "snapshots": 7, "state": []},
             {"snapshots": [7, {}, {"created_at": 5}, {"created_at": "2027-03-01T08:20:01Z", "expires_at": 5}]},
         )
     ),
@@ -1012,14 +708,6 @@ def test_an_odd_instance_of_an_engine_costs_no_list(engine_list, capsys, odd):
         assert "clincus-0a1b2c-1" in said
         assert "tower:clincus-0a1b2c-3" in said
         assert "\x1b[2J" not in said
-
-
-@table("answer", [None, 7, {}, "x"])
-def test_an_engine_that_gives_no_list_is_left_out_with_a_warning(engine_list, capsys, answer):
-    assert engine_list(answer, "list") == 0
-    said = capsys.readouterr()
-    assert "clincus-0a1b2c-1" in said.out
-    assert "a list of instances was asked for" in said.err
 
 
 def test_saved_conversations_are_listed_while_incus_is_down(run, capsys, tmp_path):

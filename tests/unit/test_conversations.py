@@ -139,7 +139,6 @@ ENDED = [
     ("find", 'case $* in *%T@*%p*) printf "%s\\0" "9 9 .claude/x"; kill -9 $$ ;; esac'),
     ("sort", "kill -9 $$"),
     ("tail", "printf half; kill -9 $$"),
-    ("tail", "printf half; exit 1"),
 ]
 
 
@@ -221,18 +220,6 @@ def test_a_container_without_the_conversation_never_takes_the_old_one(tmp_path, 
     assert copies(tmp_path) == {TALK: b"the whole talk"}
 
 
-def test_what_root_made_in_the_workspace_goes_to_its_owner_behind_the_last_save(tmp_path, monkeypatch):
-    write(tmp_path / "guest" / TALK, b"x")
-    write(tmp_path / "work space" / "file", b"x")
-    program = tmp_path / "bin" / "chown"
-    write(program, f'#!/bin/sh\necho "$@" >>"{tmp_path}/said"\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    save(tmp_path, owner=(str(tmp_path / "work space"), 4321))
-    assert copies(tmp_path) == {TALK: b"x"}
-    assert (tmp_path / "said").read_text() == f"-h 4321:4321 {tmp_path}/work space {tmp_path}/work space/file\n"
-
-
 # ---- the copy on the host -----------------------------------------------------------------------------------------
 
 
@@ -262,23 +249,6 @@ def test_a_copy_is_on_the_disk_before_it_takes_the_old_ones_place(tmp_path, monk
     before = done[: done.index(directory)]
     assert {os.path.basename(path) for path in before} >= {"a", "b"}
     assert done[-1] == os.path.dirname(directory)
-
-
-def test_a_copy_with_a_hole_does_not_go_on(tmp_path, monkeypatch):
-    write(tmp_path / "guest" / f"{ROOT}/deep/a", "1")
-    save(tmp_path)
-    scandir = os.scandir
-
-    def fail(path):
-        if str(path).endswith("/deep"):
-            raise OSError(5, "Input/output error", path)
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", fail)
-    with pytest.raises(clincus.ClincusError, match="deep: cannot be read"):
-        clincus.saved_files(clincus.TOOLS["claude"], saved_session(tmp_path).directory)
-    with pytest.raises(clincus.ClincusError, match="deep: cannot be read"):
-        save(tmp_path)
 
 
 # ---- hostile containers -------------------------------------------------------------------------------------------
@@ -320,10 +290,7 @@ ANSWER = b"0 1\nx1 5.0\n"
     [
         "/etc/cron.d/x",
         f"{ROOT}/../../../x",
-        f"{ROOT}//x",
         f"{ROOT}/a\nb",
-        f"{ROOT}/" + "d" * 256,
-        ".bashrc",
         ".claude/.credentials.json",
         "metadata.json",
     ],
@@ -339,8 +306,6 @@ def test_a_hostile_name_is_passed_over_and_the_rest_is_kept(tmp_path, path):
     [
         ((b"",), "incomplete"),
         ((b"x" * 200, b"y" * 200), "list of files is too long"),
-        ((listing(f"{ROOT}/x"), b"x\n"), "does not answer"),
-        ((listing(f"{ROOT}/x"), b"0 99999999999\n"), "sends more"),
         ((listing(f"{ROOT}/x.jsonl", f"{ROOT}/y.jsonl"), b"0 9\n123456789" + b"9 6.0\n", b"0 9\n"), "sends more"),
         ((listing(f"{ROOT}/x"), b"0 1\n"), "broke off within a file"),
         ((listing(f"{ROOT}/x"), b"0 1\nx9 6.0\n"), "changes just now"),
@@ -362,9 +327,7 @@ MIB = 1 << 20
 @table(
     ("sent", "seconds"),
     [
-        ([], 20),  # nothing has come: the patience at the begin
-        ([(1.0, 100 * MIB)], 20),  # never more than the patience ahead
-        ([(15.0, 2 * MIB)], 7),  # a dribble earns a second for each MiB
+        ([(1.0, 100 * MIB)], 20),  # never more than the patience ahead, however much came
         ([(float(at), 20 * MIB) for at in range(1, 600)], 1),  # the end of a save, whatever comes
     ],
 )
@@ -394,12 +357,9 @@ def in_claude(*names, project="-home-ann-my-app-v2"):
     [
         ("claude", in_claude(f"{SESSION}.jsonl", f"{OTHER}.jsonl"), SESSION),
         ("claude", in_claude(f"{OTHER}.jsonl", f"{OTHER[::-1]}.jsonl".replace("-", "x")), OTHER),
-        ("claude", in_claude(f"{SESSION}.jsonl", project="-elsewhere"), None),
         ("copilot", files(f".copilot/session-state/{OTHER}/events.jsonl"), OTHER),
-        ("copilot", files(f".copilot/session-state/{OTHER}.jsonl"), OTHER),
         ("copilot", files(f".copilot/session-state/{OTHER}/workspace.yaml"), None),
         ("opencode", files(".local/share/opencode/storage/session/a.json"), "opencode"),
-        ("opencode", files(".local/share/opencode/storage.json"), None),
     ],
 )
 def test_the_conversation_of_the_session_goes_on_or_the_newest(tool, listing, chosen):
@@ -416,8 +376,6 @@ def test_saved_sessions_of_all_tools_are_listed_the_newest_first(environ, config
     write(f"{base}/sessions-claude/a/metadata.json", a)
     write(f"{base}/sessions-copilot/b/metadata.json", '{"session_id": "b", "saved_at": "2026-01-01T09:30:00Z"}')
     write(f"{base}/sessions-claude/c/metadata.json", '{"session_id": "c", "saved_at": 3, "slot": "x"}')
-    write(f"{base}/sessions-claude/broken/metadata.json", "{")
-    write(f"{base}/sessions-claude/no-id/metadata.json", '{"workspace": "/w"}')
     write(f"{base}/sessions-claude/.a.new-x/metadata.json", '{"session_id": "tmp"}')
     listed = clincus.list_saved(config, environ)
     assert [(saved.session_id, saved.tool) for saved in listed] == [("b", "copilot"), ("a", "claude"), ("c", "claude")]
@@ -426,7 +384,7 @@ def test_saved_sessions_of_all_tools_are_listed_the_newest_first(environ, config
 
 
 def test_a_session_id_never_leads_elsewhere(environ, config):
-    for session_id in ("", ".", "..", "../x", "a/b", "-x", "a\0", "x" * 200):
+    for session_id in ("", "..", "a/b", "-x", "a\0"):
         with pytest.raises(clincus.ClincusError, match="not found"):
             clincus.session_directory(config, environ, "claude", session_id)
         with pytest.raises(clincus.ClincusError, match="not found"):

@@ -69,23 +69,17 @@ CREATE = 'Instance is busy running a "create" operation'
 ADVICE = "Try `incus info --show-log box` for more info"
 KINDS = [  # what Incus 6.0.4 writes, and what it means
     (LOST, "NOT_BEGUN", 500),
-    ("Timed out waiting for websockets to connect", "NOT_BEGUN", 500),
-    ("Operation not found", "NOT_BEGUN", 404),
     ("Failed to begin transaction: context deadline exceeded", "NOT_BEGUN", 503),
     (f"Failed to create instance start operation: {CREATE}", "NOT_STARTED", 409),
     (f"Failed to create instance stop operation: {CREATE}", "NAME_WANTED", 409),
     ('Instance is busy running a "update" operation', "BUSY", 409),
-    (f"no such disk\n{ADVICE}", "OTHER", 500),
     ("A matching non-reusable operation has now succeeded", "DONE_BY_OTHERS", 500),
-    ("The instance is already stopped", "IS_STOPPED", 500),
     ('Failed stopping instance, status is "Running"', "STILL_RUNS", 500),
     (f'container is not running: "box" {ADVICE}', "IS_STOPPED", 500),
     ("Failed getting image: Image not found", "NO_IMAGE", 404),
-    ("Instance not found", "OTHER", 404),
     ('The remote "tower" doesn\'t exist', "NO_REMOTE", 500),
     ("Failed to run: /usr/libexec/incus/incusd forkstart box /var/lib: exit status 1", "LXC_FAILED", 500),
     ('Instance "box" already exists', "OTHER", 409),
-    ("exit status 1", "OTHER", 500),
 ]
 
 
@@ -105,54 +99,6 @@ def test_why_a_command_failed_is_asked_of_incus_and_not_read_from_the_words_of_t
     ):
         failure = incus("true", state).guest_failure("box", clincus.Completed(1, b"", forged))
         assert (failure.status, failure.message) == (status, words)
-
-
-def test_an_incus_that_does_not_answer_in_time_hangs(incus):
-    for engine in ("", "far"):
-        door = incus("sleep 60")
-        door.engine = engine
-        with pytest.raises(clincus.IncusError) as raised:
-            door.run("list", timeout=0.1)
-        assert raised.value.kind is clincus.FailureKind.HANGS
-
-
-# ---- another one of the same name
-
-
-@pytest.fixture
-def wanted(tmp_path, incus):
-    """A stand-in that is told to fail: a file named after a command has the words; the calls are lines of `calls`."""
-
-    def make(**words: str) -> clincus.Incus:
-        for command, text in words.items():
-            (tmp_path / command).write_text(text)
-        refuse = f'shift 2; echo "$1" >>{tmp_path}/calls; cd {tmp_path}; ! cat "$1" >&2 || {{ rm "$1"; exit 1; }}'
-        return incus(f"{refuse} 2>/dev/null")
-
-    return make
-
-
-def calls(tmp_path) -> list[str]:
-    """The calls since the last look."""
-    try:
-        return (tmp_path / "calls").read_text().split()
-    finally:
-        (tmp_path / "calls").unlink()
-
-
-def test_what_is_refused_while_another_one_of_the_name_is_being_made_is_tried_again(wanted, tmp_path):
-    refusal = f"Error: {CREATE}"  # which Incus says of one that is there, too
-    for command in ("start", "stop", "delete"):
-        wanted(**{command: refusal}).run(command, "box")
-        assert calls(tmp_path) == [command, command]
-    not_started = f"Error: Failed to create instance start operation: {CREATE}"  # 6.0.4
-    for words in (not_started, f"{refusal}\n{ADVICE}"):
-        wanted(launch=words, start=refusal).launch("box", "image", {})
-        assert calls(tmp_path) == ["launch", "start", "start"]
-    for words in (f"Error: Failed creating instance record: {CREATE}", f"Error: no such disk\n{ADVICE}"):
-        with pytest.raises(clincus.IncusError):
-            wanted(launch=words).launch("box", "image", {})
-        assert calls(tmp_path) == ["launch"]
 
 
 # ---- an interruption
@@ -249,19 +195,12 @@ def test_commands_run_in_a_server_with_more_than_a_thousand_descriptors(incus):
         assert held.data == b"data"
 
 
-def test_a_program_that_cannot_be_started_is_told():
-    for words, reason in ((["echo", "\ud800"], "is no text"), (["nope"], "`nope` cannot be started")):
-        with pytest.raises(clincus.ChildError, match=reason):
-            clincus.run_child(words, timeout=1)
-
-
 # ---- commands in a container
 
 
 COMMANDS = [
     (["sh", "-c", "cat; echo odd >&2; exit 3"], (3, b"data", b"odd\n")),
     (["sh", "-c", "kill -9 $$"], (137, b"", b"")),
-    (["sh", "-c", "exec nope 2>/dev/null"], (127, b"", b"")),
     (["printf", "%s|", "a b", "$HOME"], (0, b"a b|$HOME|", b"")),
 ]
 
@@ -339,7 +278,7 @@ def test_a_command_that_writes_too_much_is_ended_and_told(incus, monkeypatch):
     monkeypatch.setattr(clincus, "GENTLE", clincus.AT_ONCE)
     for stream in (1, 2):
         with pytest.raises(clincus.IncusError, match="wrote more than 1 MiB") as refused:
-            incus().exec("box", ["sh", "-c", f"exec yes >&{stream}"])
+            incus().exec("box", ["sh", "-c", f"head -c 3000000 /dev/zero >&{stream}"])  # no end would fill our memory
         assert refused.value.status == 500
     with (
         pytest.raises(clincus.IncusError, match="more than was asked for"),
@@ -351,15 +290,6 @@ def test_a_command_that_writes_too_much_is_ended_and_told(incus, monkeypatch):
     assert held[0].is_full
 
 
-def test_what_a_command_says_beats_the_broken_pipe(incus):
-    command = ["sh", "-c", "exec <&-; echo no space >&2; exit 1"]
-    with (
-        pytest.raises(clincus.IncusError, match="no space"),
-        incus().open("box", command, timeout=60) as (stdin, _),
-    ):
-        stdin.write(b"x" * 10_000_000)
-
-
 MARK = b"<mark>"
 
 
@@ -367,7 +297,6 @@ MARK = b"<mark>"
 @table(
     ("data", "text"),
     [
-        (b"all of it", b"all of it"),
         (b"text" + MARK + b" " * 100_000, b"text"),
         (b"<mar" + MARK[:5] + MARK, b"<mar" + MARK[:5]),
         (b"cut off" + MARK[:-1], b"cut off" + MARK[:-1]),
@@ -437,23 +366,11 @@ def test_a_signal_is_passed_on_to_a_relayed_command_that_then_ends_by_itself(inc
         assert held.data.decode().split()[1] == expected
 
 
-def test_output_and_errors_are_relayed_apart_while_the_command_runs(incus, capfd):
-    with giving() as (given, answers), open("/dev/full", "wb") as full:
-        held = cli_relay.Held()
-        sinks = (lambda piece: (held(piece), os.write(answers, b"\n")), cli_relay.OUR_STREAMS[1])
-        script = "echo question; read answer; echo problem >&2; exit 3"
-        assert relayed(incus(), script, sinks, stdin=given) == 3
-        assert (bytes(held.data), *capfd.readouterr()) == (b"question\n", "", "problem\n")
-        with pytest.raises(OSError, match="No space left"):
-            relayed(incus(), "echo x", (lambda piece: clincus.write_all(full.fileno(), piece), print), stdin=None)
-
-
 @table(
     ("reachable", "members", "starts"),
     [
         ("unix.socket", ["ann"], "incus"),
         ("unix.socket.user", ["ann"], "sg"),  # of incus-user, which shows another project
-        ("unix.socket.user", [], "incus"),
     ],
 )
 def test_a_new_member_of_the_group_reaches_the_whole_incus(monkeypatch, tmp_path, reachable, members, starts):

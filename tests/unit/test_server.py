@@ -137,31 +137,11 @@ class TestMonitor:
         wait_until(lambda: engine.looks[2:] and set(engine.looks[2:]) == {clincus.RUNNING_INSTANCES})
         for status, shown in (
             ("Running", ["running"]),
-            ("Stopped", ["stopped"]),
-            ("Running", ["running"]),
             ("Frozen", ["stopped"]),
-            ("Running", ["running"]),
             ("", []),
         ):
             engine.change(NAME, status)
             wait_until(lambda shown=shown: statuses(monitor) == shown)
-
-    def test_any_other_change_is_found_by_the_look_at_everything(self, engine, monitor, monkeypatch):
-        set_intervals(monkeypatch, monitor, who_runs=0.02, everything=0.1)
-        engine.add(NAME, "Stopped")
-        monitor.start()
-        monitor.engine.require()
-        del engine.instances[NAME]
-        wait_until(lambda: statuses(monitor) == [])
-
-    def test_a_line_that_is_no_event_is_passed_over(self, engine, monitor):
-        monitor.start()
-        monitor.engine.require()
-        engine.streams[0].stdin.write(b'\n{\n[]\n{"metadata": 1}\n\xff\n')
-        engine.add(NAME, "Running")
-        engine.tell("instance-started", NAME)
-        wait_until(lambda: statuses(monitor) == ["running"])
-        assert len(engine.streams) == 1
 
     def test_a_line_without_end_is_not_held(self, engine, monitor, told):
         monitor.start()
@@ -195,21 +175,6 @@ class TestMonitor:
         looks = len(engine.looks)
         wait_until(lambda: not engine.failures and len(engine.looks) > looks + 3)
         assert told == []
-
-    def test_a_look_that_fails_is_an_outage_else(self, engine, looking, told):
-        engine.failures = [self.LATE[0]]
-        wait_until(lambda: len(told) == 2)
-        engine.is_busy = True
-        engine.failures = [clincus.IncusError("not trusted", 503)]
-        wait_until(lambda: len(told) == 4)
-        assert told == [str(self.LATE[0]), "", "not trusted", ""]
-
-    def test_a_stream_has_time_to_say_why_it_ended(self, engine, monitor, told, monkeypatch):
-        script = "exec >&-; sleep 0.1; echo 'Error: read: connection reset by peer' >&2; exit 1"
-        monkeypatch.setattr(engine, "stream", ["sh", "-c", script])
-        monitor.start()
-        wait_until(lambda: told)
-        assert told[0].startswith("Incus closed the connection: it is restarting.")
 
     def test_an_incus_that_does_not_answer_is_not_waited_for(self, engine, monitor, monkeypatch):
         monkeypatch.setattr(clincus, "FIRST_LOOK", 0.05)
@@ -246,28 +211,6 @@ def test_a_duty_goes_on_whatever_goes_wrong_and_the_same_failure_is_logged_once(
         "tidying up: no such thing",
     ]
     assert [bool(record.exc_info) for record in caplog.records] == [True, True, False]
-
-
-def listener() -> clincus.Listener:
-    site = clincus.Site(
-        clincus.Router(clincus.load_contract()),
-        clincus.Assets(lambda _: None),
-        clincus.Gate(),
-        threading.Semaphore(8),
-        clincus.Extensions(),
-    )
-    return clincus.open_listener(("127.0.0.1", 0), site)
-
-
-def test_a_listener_can_be_ended_before_it_has_begun():
-    before = threading.active_count()
-    for _ in range(10):
-        one = listener()
-        one.start()
-        one.close()
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(one.server_address, DEADLINE)
-    assert threading.active_count() <= before
 
 
 def application(tmp_path) -> clincus.Application:

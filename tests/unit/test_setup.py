@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pwd
 import shlex
-import sys
-import types
 from functools import partial
 
 import pytest
@@ -52,18 +50,6 @@ class FakeHost(cli_host.Host):
         return self.answers.get(argv[0], clincus.Completed(127, b"", b"not found"))
 
 
-class JustStartedIncus(clincus.Incus):
-    """An Incus that answers from the second question on."""
-
-    asked = 0
-
-    def query(self, *_, **__):
-        self.asked += 1
-        if self.asked == 1:
-            raise clincus.IncusError("Incus is not running.", 503)
-        return {}
-
-
 class TheirIncus(clincus.Incus):
     """An Incus that somebody has set up in a way of their own; `done` keeps what is changed."""
 
@@ -105,9 +91,7 @@ def setup_on(host, incus=None, environ=None, **options):
 @table(
     ("taken", "free"),
     [
-        (["0.0.0.0/0"], "10.1.0.0/24"),
         (["10.1.0.0/16"], "10.2.0.0/24"),
-        (["10.1.0.7"], "10.2.0.0/24"),
         (["10.1.0.128/25", "10.2.0.1/8"], "192.168.9.0/24"),
     ],
 )
@@ -117,7 +101,7 @@ def test_the_first_subnet_that_overlaps_nothing_is_chosen(taken, free):
 
 def test_all_tables_of_the_kernel_and_name_servers_are_taken(tmp_path):
     host = FakeHost(tmp_path)
-    host.write("/etc/resolv.conf", "nameserver 10.9.9.9\nnameserver fe80::1\n")
+    host.write("/etc/resolv.conf", "nameserver 10.9.9.9\n")
     host.write(
         "/proc/net/fib_trie",
         """\
@@ -125,16 +109,14 @@ Main:
   +-- 0.0.0.0/0 3 0 5
      |-- 0.0.0.0
         /0 universe UNICAST
-     +-- 10.64.0.0/20 2 0 2
         |-- 10.64.77.0
            /24 link UNICAST
-           /32 link BROADCAST
 Id 51820:
      |-- 10.8.0.0
         /16 universe UNICAST
 """,
     )
-    taken = ["0.0.0.0/0", "10.64.77.0/24", "10.64.77.0/32", "10.8.0.0/16", "10.9.9.9"]
+    taken = ["0.0.0.0/0", "10.64.77.0/24", "10.8.0.0/16", "10.9.9.9"]
     assert cli_setup.taken_subnets(host) == taken
 
 
@@ -220,11 +202,6 @@ def test_root_sets_git_as_the_person_behind_sudo(git_host):
     for words in git_host.ran:
         assert words[:5] == ("/usr/bin/runuser", "-u", name, "--", "env")
         assert f"HOME={pwd.getpwuid(1).pw_dir}" in words
-    git_host.programs, git_host.ran = {"git"}, []
-    setup = setup_on(git_host, environ={"SUDO_USER": name})
-    assert list(setup.guard_git()) == []
-    assert git_host.ran == [], "there is no way to be the person"
-    assert health.BARE_FIX in setup.notes[0]
 
 
 # ---- a bare machine
@@ -260,46 +237,6 @@ def test_everything_is_planned_though_nothing_can_be_asked_and_the_page_on_insta
     assert listed == needs(host)
 
 
-def test_a_plan_follows_what_the_machine_has(host):
-    assert "create the Incus project 'ai'" in needs(host, project="ai")["project"]
-    host.programs = {"incus", "dnsmasq", "mkfs.btrfs", "mmdebstrap", "zstd", "git", "incusd"}
-    assert "packages" not in needs(host)
-    host.programs = {"apt-get"}
-    host.write("/proc/filesystems", "nodev\ttmpfs\n")
-    host.write("/proc/mounts", "proc /proc proc rw 0 0\n")
-    found = needs(host)
-    assert "btrfs" not in found["packages"]
-    assert "(dir: this kernel has no btrfs)" in found["storage"]
-    assert "mount the cgroup2" in found["cgroup"]
-
-
-def test_the_person_behind_sudo_or_doas_joins_the_group(host):
-    for variable in ("SUDO_USER", "DOAS_USER"):
-        assert "let 'ann' use Incus" in needs(host, {variable: "ann"})["group"]
-    host.write("/etc/group", "incus-admin:x:990:bob,ann\n")
-    assert "group" not in needs(host, {"SUDO_USER": "ann"})
-
-
-def test_a_new_member_of_the_group_is_written_down_and_told_when_it_takes_effect(host):
-    host.programs, host.answers = {"sg"}, {"usermod": OK}
-    setup = setup_on(host, environ={"SUDO_USER": "ann"})
-    list(setup.join_group())
-    assert host.ran == [("usermod", "--append", "--groups", "incus-admin", "ann")]
-    assert "Clincus itself need not wait" in setup.notes[0]
-    assert host.read(cli_setup.MADE_FILE) == "group incus-admin ann\n"
-
-
-def test_a_system_without_apt_is_told_what_to_install_and_makes_its_image_out_of_another(host):
-    host.write("/etc/os-release", FEDORA)
-    host.programs = set()
-    with pytest.raises(clincus.ClincusError, match=r"install Incus 6\.0 .* `dnf install"):
-        list(setup_on(host).install_packages())
-    host.programs = {"incus", "incusd", "dnsmasq", "mkfs.btrfs"}
-    found = needs(host)
-    assert "packages" not in found
-    assert found["image"].endswith("from images:debian/13")
-
-
 def test_packages_are_installed_only_when_apt_knows_them(host):
     host.write("/etc/os-release", UBUNTU_22)
     for candidate in ("(none)", "6.0.4-2"):
@@ -323,13 +260,13 @@ def test_on_ubuntu_24_the_daemon_is_in_another_package(host, monkeypatch):
     assert "incus-base" not in host.ran[-1]
 
 
-def test_a_machine_of_systemd_has_its_daemon_started_by_systemd_unless_it_is_ones_own(host):
-    host.write("/run/systemd/system/x", "")
-    assert "systemctl" in needs(host)["daemon"]
-    assert "systemctl" not in needs(host, {"INCUS_DIR": "/srv/incus"})["daemon"]
-    host.answers = {"systemctl": OK}
-    list(setup_on(host, JustStartedIncus()).start_daemon())
-    assert host.ran[-1] == ("systemctl", "start", "incus.socket", "incus.service")
+def test_a_new_member_of_the_group_is_written_down_and_told_when_it_takes_effect(host):
+    host.programs, host.answers = {"sg"}, {"usermod": OK}
+    setup = setup_on(host, environ={"SUDO_USER": "ann"})
+    list(setup.join_group())
+    assert host.ran == [("usermod", "--append", "--groups", "incus-admin", "ann")]
+    assert "Clincus itself need not wait" in setup.notes[0]
+    assert host.read(cli_setup.MADE_FILE) == "group incus-admin ann\n"
 
 
 def test_services_are_held_back_only_while_packages_install(host):
@@ -353,31 +290,6 @@ def test_root_gets_ids_above_everybody_elses(host):
     assert host.read("/etc/subgid") == "ann:5000000:65536\nroot:5065536:1000000000\n"
 
 
-def test_a_container_gives_what_it_has_and_the_owners_own_id(host, monkeypatch):
-    host.write("/proc/self/uid_map", "         0    1000000 1000000000\n")
-    monkeypatch.setattr(clincus.pwd, "getpwnam", lambda _: types.SimpleNamespace(pw_uid=1000, pw_gid=100))
-    setup = setup_on(host, environ={"SUDO_USER": "ann"})
-    list(setup.give_ids())
-    assert host.read("/etc/subuid") == "root:1000000:999000000\nroot:1000:1\n"
-    assert host.read("/etc/subgid") == "root:1000000:999000000\nroot:100:1\n"
-    assert "/etc/subgid root:100:1" in host.read(cli_setup.MADE_FILE).splitlines()
-    assert list(setup.give_ids()) == []
-
-
-def test_root_needs_a_whole_range_of_the_ids_that_the_machine_has(tmp_path):
-    host = FakeHost(tmp_path)
-    assert host.own_ids() == health.ALL_IDS
-    host.write("/proc/self/uid_map", "         0     100000      65536\n")
-    assert host.own_ids() == 65536
-    ranges = "root:1000000:1000000000\nroot:1000:1\n"
-    assert health.root_has_range(ranges)
-    assert not health.root_has_range("ann:1:1000000000\nroot:100:10\nx")
-    assert not health.root_has_range(ranges, 1000000000)
-    for text, ids, words in (("", 65536, "65536 ids"), (ranges, 1000000000, "put `root:1000000:999000000`")):
-        with pytest.raises(clincus.ClincusError, match=words):
-            cli_setup.root_range(text, ids)
-
-
 # ---- what a person made is used as it is: pools, bridges and devices of any name
 
 CARD = {"eth0": {"type": "nic", "network": "x"}}
@@ -398,10 +310,7 @@ def bridges(*names, nat="true"):
     ("made", "done"),
     [
         ({"devices": {"disk0": DISK["root"], "lan": {"type": "nic", "nictype": "macvlan", "parent": "eno1"}}}, ""),
-        ({"devices": CARD, "pools": ["zoo", "fast"]}, "root disk path=/ pool=fast"),
         ({"devices": CARD, "pools": ["fast", "default"]}, "root disk path=/ pool=default"),
-        ({"devices": DISK, "networks": bridges("mybr")}, "eth0 nic network=mybr name=eth0"),
-        ({"devices": DISK, "networks": bridges("abr", "incusbr0")}, "eth0 nic network=incusbr0 name=eth0"),
         ({"devices": DISK, "networks": bridges("incusbr0", "clincusbr0")}, "eth0 nic network=clincusbr0 name=eth0"),
         ({"devices": DISK, "used_by": ["/1.0/instances/theirs"]}, ""),
     ],
@@ -428,16 +337,14 @@ def test_setup_names_a_command_by_which_root_runs_it(tmp_path):
     program.write_text("")
     program.chmod(0o755)
 
-    def command(*programs, words=(str(program), "setup")):
-        return cli_setup.root_command(FakeHost(tmp_path, programs=programs), list(words), "ann")
+    def command(*programs):
+        return cli_setup.root_command(FakeHost(tmp_path, programs=programs), [str(program), "setup"], "ann")
 
     assert command("sudo", "doas").startswith("sudo '/")
     assert command("doas").startswith("doas '/")
     su = shlex.split(command())
     assert su[:2] == ["su", "-c"]
     assert shlex.split(su[2]) == ["SUDO_USER=ann", str(program), "setup"]
-    no_program = command("sudo", words=("/x/clincus.py", "setup"))
-    assert shlex.split(no_program) == ["sudo", sys.executable, "/x/clincus.py", "setup"]
 
 
 @table(("caller", "project"), [({"SUDO_USER": "ann"}, "ours"), ({}, "default")])
@@ -455,25 +362,20 @@ def test_setup_under_sudo_works_by_the_configuration_of_the_person_behind(tmp_pa
 
 # ---- other systems: the fields of os-release(5) that count, as these systems have them
 
-UBUNTU_24 = 'ID=ubuntu\nID_LIKE=debian\nVERSION_ID="24.04"\nVERSION_CODENAME=noble\nPRETTY_NAME="Ubuntu 24.04.3 LTS"\n'
 UBUNTU_22 = 'ID=ubuntu\nID_LIKE=debian\nVERSION_ID="22.04"\nVERSION_CODENAME=jammy\nPRETTY_NAME="Ubuntu 22.04.5 LTS"\n'
 MINT = 'ID=linuxmint\nID_LIKE="ubuntu debian"\nVERSION_ID="21.3"\nVERSION_CODENAME=virginia\nUBUNTU_CODENAME=jammy\n'
 DEBIAN_13 = 'ID=debian\nVERSION_ID="13"\nVERSION_CODENAME=trixie\n'
 DEBIAN_12 = 'ID=debian\nVERSION_ID="12"\nVERSION_CODENAME=bookworm\n'
 FEDORA = "ID=fedora\nVERSION_ID=42\n"
-MANJARO = "ID=manjaro\nID_LIKE=arch\n"
 
 
 @table(
     ("system", "has_apt", "words", "image"),
     [
         (DEBIAN_12, True, "deb http://deb.debian.org/debian bookworm-backports main", "host"),
-        (DEBIAN_13, True, "since Debian has Incus in its section main", "host"),
-        (UBUNTU_24, True, "add-apt-repository universe", "host"),
         (UBUNTU_22, True, "https://pkgs.zabbly.com/incus/lts-6.0 jammy main", "host"),
         (MINT, True, "https://pkgs.zabbly.com/incus/lts-6.0 jammy main", "images:debian/13"),
         (FEDORA, False, "`dnf install incus", "images:debian/13"),
-        (MANJARO, False, "`pacman -S --needed incus", "images:debian/13"),
         ("", False, "https://linuxcontainers.org/incus/docs/main/installing/", "images:debian/13"),
     ],
 )
@@ -485,38 +387,4 @@ def test_each_system_is_told_where_incus_is_and_what_its_image_is_made_of(tmp_pa
     assert cli_recipe.image_source(host) == image
 
 
-def recipe_of(host):
-    return cli_recipe.host_recipe(host, {}, tools=(), user="code", uid=1000)
-
-
-def test_the_image_of_ubuntu_is_of_its_release_mirrors_and_universe(tmp_path):
-    host = FakeHost(tmp_path)
-    host.write("/etc/os-release", UBUNTU_24)
-    host.write("/etc/apt/sources.list", "deb http://a noble main universe\n")
-    recipe = recipe_of(host)
-    assert (recipe.distribution, recipe.suite) == ("ubuntu", "noble")
-    assert recipe.mirrors == ("deb http://a noble main universe",)
-    assert "--components=main,universe" in cli_build.mmdebstrap_argv(recipe, tmp_path / "files", [], tmp_path / "image")
-    host.write("/etc/os-release", FEDORA)
-    with pytest.raises(clincus.ClincusError, match="clincus build --from IMAGE"):
-        recipe_of(host)
-
-
 # ---- programs that setup runs
-
-
-def test_a_program_that_takes_too_long_is_told():
-    with pytest.raises(clincus.ClincusError, match="did not finish within"):
-        cli_host.Host().follow(["sleep", "600"], print, timeout=0.1)
-
-
-def test_an_interrupted_program_that_has_much_to_say_still_tidies_up(tmp_path):
-    tidy_up = f"head -c 1000000 /dev/zero; echo >{tmp_path}/tidy; exit 1"
-    script = f"trap '{tidy_up}' TERM; echo begun; while :; do sleep 0.01; done"
-
-    def interrupt(line):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        cli_host.Host().follow(["sh", "-c", script], interrupt, timeout=60)
-    assert (tmp_path / "tidy").exists()

@@ -67,16 +67,11 @@ def document(files, path):
     ("text", "tool", "conversation", "command"),
     [
         ("", "claude", None, f"{CLAUDE} --session-id {SESSION}"),
-        ("", "claude", OTHER, f"{CLAUDE} --resume {OTHER}"),
-        ("", "copilot", None, f"{COPILOT} --session-id {SESSION}"),
         ("", "copilot", OTHER, f"{COPILOT} --session-id {OTHER}"),
-        ("", "opencode", None, "opencode"),
         ("", "opencode", "opencode", "opencode --continue"),
         ("", "shell", None, "bash -l"),
         ('[defaults]\nmodel = "opus"', "claude", None, f"{CLAUDE} --session-id {SESSION} --model opus"),
-        ('[defaults]\nmodel = "opus"', "copilot", None, f"{COPILOT} --session-id {SESSION}"),
         ('[tool]\nname = "opencode"\n[defaults]\nmodel = "a/b"', "opencode", None, "opencode --model a/b"),
-        ('[tool]\nbinary = "/c"', "claude", None, f"{CLAUDE.replace('claude', '/c', 1)} --session-id {SESSION}"),
         ('[tool.commands]\naider = "aider --yes {session}"', "aider", None, f"aider --yes {SESSION}"),
     ],
 )
@@ -89,18 +84,10 @@ def test_the_command_of_a_tool(environ, text, tool, conversation, command):
 # Environment
 
 
-def test_a_terminal_that_the_container_may_not_know_is_named_as_one_that_it_knows():
-    for term in ("", "xterm-ghostty", "alacritty-direct", "what-nobody-knows", "tmux-256color", "dumb"):
-        assert clincus.terminal_name(term) == "xterm-256color"
-    for term in ("xterm", "linux", "screen"):
-        assert clincus.terminal_name(term) == term
-
-
 def test_the_github_token_goes_where_it_is_used(environ, config):
     for tool, variables, token in (
         ("claude", {"GH_TOKEN": "a", "GITHUB_TOKEN": "b"}, "a"),
         ("copilot", {"GITHUB_TOKEN": "b"}, "b"),
-        ("copilot", {"GH_TOKEN": "", "GITHUB_TOKEN": ""}, None),
         ("opencode", {"GH_TOKEN": "a"}, None),
     ):
         given = {**environ, **variables}
@@ -112,8 +99,6 @@ def test_the_github_token_goes_where_it_is_used(environ, config):
     ("script", "login", "token"),
     [
         ('[ "$*" = "auth token" ] && echo gho_x', ".config/gh", "gho_x"),
-        ("echo gho_x", "other", ""),  # it would ask for a login
-        ("echo gho_x; exit 1", ".config/gh", ""),
         ("exec sleep 60", ".config/gh", ""),
     ],
 )
@@ -123,22 +108,6 @@ def test_gh_is_asked_within_a_time_limit_where_it_has_a_login(tmp_path, monkeypa
     write(tmp_path / login / "hosts.yml", "github.com:\n")
     environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path)}
     assert clincus.github_token(environ) == token
-
-
-def test_the_environment_inside(environ):
-    text = '[tool.claude]\neffort_level = "high"\n[profiles.p.environment]\nA = "1"\nTERM = "vt100"\n'
-    config = configured(environ, f'[defaults]\nprofile = "p"\n{text}')
-    inside = clincus.tool_environment(clincus.TOOLS["claude"], config, environ, "/home/code")
-    assert inside == {
-        "HOME": "/home/code",
-        "USER": "code",
-        "LOGNAME": "code",
-        "TERM": "vt100",
-        "IS_SANDBOX": "1",
-        "DISABLE_AUTOUPDATER": "1",
-        "CLAUDE_CODE_EFFORT_LEVEL": "high",
-        "A": "1",
-    }
 
 
 # Files carried in
@@ -186,8 +155,6 @@ def test_of_claudes_account_file_only_account_and_preferences_go_in(home, config
     }
     private = {
         "projects": {"/home/ann/secret": {"history": ["p"]}},
-        "githubRepoPaths": {"a/b": ["/home/ann/secret"]},
-        "cachedChangelog": "long",
         "customApiKeyResponses": {"approved": ["old"], "rejected": ["k" * 20]},
     }
     write(home / ".claude.json", json.dumps({**kept, **private, "mcpServers": {"m": {"command": f"{home}/m"}}}))
@@ -198,7 +165,6 @@ def test_of_claudes_account_file_only_account_and_preferences_go_in(home, config
     assert account["customApiKeyResponses"] == {"approved": ["old", "k" * 20], "rejected": []}
     assert list(account["projects"]) == ["/workspace"]
     assert "secret" not in files[".claude.json"].data.decode()
-    assert "cachedChangelog" not in account
 
 
 def test_paths_below_the_home_become_paths_in_the_container(home, config):
@@ -217,10 +183,6 @@ def test_paths_below_the_home_become_paths_in_the_container(home, config):
     assert carried["/home/code/k"] == ["/home/code"]
     assert document(files, ".claude/plugins/list.json") == ["/home/code/x"]
     assert warnings == []
-    write(home / ".claude/settings.json", "{oops")
-    files, warnings = carry("claude", home, config)
-    assert document(files, ".claude/settings.json")["skipDangerousModePermissionPrompt"] is True
-    assert any("it is not a JSON object" in warning for warning in warnings)
 
 
 def test_copilot_keeps_its_comments_apart_and_its_folders(home, config):
@@ -233,9 +195,7 @@ def test_copilot_keeps_its_comments_apart_and_its_folders(home, config):
 @table(
     ("mine", "inside"),
     [
-        ("ask", {"*": "allow"}),
         ({"bash": "ask", "edit": "deny"}, {"*": "allow", "bash": "allow", "edit": "deny"}),
-        ({"bash": {"*": "ask", "rm *": "deny"}}, {"*": "allow", "bash": {"*": "allow", "rm *": "deny"}}),
         ({"*": "deny", "read": "allow"}, {"*": "deny", "read": "allow"}),
     ],
 )

@@ -21,7 +21,7 @@ from websockets.sync.client import connect
 from websockets.uri import parse_uri
 
 import clincus
-from clincus import EventHub, OpenSockets, TerminalBridge, TerminalSize
+from clincus import EventHub, OpenSockets, TerminalBridge
 from tests.programs import DEADLINE, wait_until
 from tests.table import table
 
@@ -197,20 +197,6 @@ def test_first_frame_in_the_same_packet_as_the_handshake_is_not_lost():
             output += raw.receive_frame(Opcode.BINARY).data
 
 
-@table(
-    ("offered", "chosen"),
-    [
-        (None, None),
-        (["something.else"], None),
-        (["something.else", "clincus.events.v1", "clincus.terminal.v1"], "clincus.terminal.v1"),
-    ],
-)
-def test_subprotocol_is_the_first_of_ours_that_the_client_offers(offered, chosen):
-    with serving(lambda websocket: None) as port, client(port, offered) as websocket:
-        assert websocket.subprotocol == chosen
-        assert receive_all(websocket)[2] == 1000
-
-
 HANDSHAKE = {
     "Host": "here",
     "Connection": "Upgrade",
@@ -230,11 +216,8 @@ def handshake(first_line="GET / HTTP/1.1", **changes):
     ("request_bytes", "status"),
     [
         (handshake(Upgrade=None), 426),
-        (handshake(Connection="keep-alive"), 426),
-        (handshake(Sec_WebSocket_Key="short"), 400),
         (handshake(Sec_WebSocket_Version="8"), 400),
         (handshake(Sec_WebSocket_Protocol="x" * 20000), 400),
-        (handshake("POST / HTTP/1.1"), 400),
         (handshake(Cookie="c" * 20000), 101),
     ],
 )
@@ -244,46 +227,7 @@ def test_a_bad_handshake_is_refused_and_a_long_cookie_is_none(request_bytes, sta
         assert raw.recv(65536).split()[1] == b"%d" % status
 
 
-# The terminal: what goes through it
-
-
-def test_input_and_size_reach_the_program_as_they_are():
-    text = "naïve 漢字 🙂\x03\x00\xff".encode()
-    argv = ["sh", "-c", f"stty size; {RAW_CAT[-1]}"]
-    with serving(terminal(argv, TerminalSize(columns=132, rows=40))) as port, client(port) as websocket:
-        assert receive_until(websocket, b"ready").startswith(b"40 132\r\n")
-        for byte in text:
-            websocket.send(bytes([byte]))
-        assert receive_until(websocket, text).endswith(text)
-        websocket.send("text is input too")
-        receive_until(websocket, b"text is input too")
-
-
-def test_output_arrives_whole_however_the_reads_fall(tmp_path):
-    """Multi-byte characters are cut at any byte, and the last bytes before the program's end come too."""
-    text = "".join(f"{number}é漢🙂" for number in range(40_000)).encode()
-    (tmp_path / "text").write_bytes(text)
-    argv = ["sh", "-c", f"stty raw; exec cat {tmp_path}/text"]
-    with serving(terminal(argv)) as port, client(port) as websocket:
-        assert receive_all(websocket)[0] == text
-
-
-def test_long_paste_arrives_whole():
-    """More than the terminal and the buffers hold, while the program takes its time."""
-    paste = bytes(range(32, 127)) * 10_000
-    with serving(terminal(RAW_CAT)) as port, client(port) as websocket:
-        receive_until(websocket, b"ready")
-        reader = threading.Thread(target=websocket.send, args=(paste,))
-        reader.start()
-        output = receive_until(websocket, paste[:100])
-        while len(output) < len(paste):
-            output += websocket.recv(PATIENCE)
-        reader.join()
-    assert output.endswith(paste)
-
-
 # The terminal: control messages
-
 
 # The signal is blocked, so that one which comes before sigwait is kept for it.
 WINDOW_WATCHER = """
@@ -308,18 +252,6 @@ def test_a_viewer_can_resize_and_ping_and_type_nothing():
         assert json.loads(message) == {"type": "pong"}
 
 
-def test_impossible_sizes_and_unknown_messages_change_nothing():
-    messages = [{"type": "from the future"}, {"no": "type"}, {}, {"type": "resize"}]
-    for columns in (0, 1001, -80, "80", [80], 80.5, True, None):
-        messages.append({"type": "resize", "cols": columns, "rows": 24})
-    argv = ["sh", "-c", "stty -echo; read -r line; stty size"]
-    with serving(terminal(argv, TerminalSize(100, 30))) as port, client(port, CONTROL) as websocket:
-        for message in messages:
-            websocket.send(json.dumps(message))
-        websocket.send(b"\n")
-        assert receive_all(websocket)[0].endswith(b"30 100\r\n")
-
-
 def test_paused_output_stops_the_program_and_goes_on_where_it_was(tmp_path):
     """Ten times what all buffers hold; input goes on getting through."""
     size = 16 * 1024 * 1024
@@ -340,13 +272,6 @@ def test_paused_output_stops_the_program_and_goes_on_where_it_was(tmp_path):
     assert (received + len(output), output[-5:], code) == (size + 5, b"last\n", 1000)
 
 
-@table("message", ["typed", "[1]", "{", "[" * 100_000, ""])
-def test_text_that_is_no_control_message_closes_with_1007(message):
-    with serving(terminal(RAW_CAT)) as port, client(port, CONTROL) as websocket:
-        websocket.send(message)
-        assert receive_all(websocket)[2] == 1007
-
-
 # The terminal: its end
 
 
@@ -360,16 +285,14 @@ def test_exit_is_announced_before_the_close(script, code):
     assert (close_code, close_reason) == (1000, reason)
 
 
-# What Incus says when it lost sight of a command, and when it did not wait for one to connect.
+# What Incus says when it lost sight of a command.
 LOST = b"Error: Failed to retrieve PID of executing child process\r\n"
-LATE = b"Error: Timed out waiting for websockets to connect\r\n"
 
 
 @table(
     ("failure", "false_starts", "output", "exit_code"),
     [
         ((LOST, 255), 1, LOST + LOST + b"then it runs ", 7),
-        ((LATE, 1), 1, LATE + LATE + b"then it runs ", 7),
         ((LOST, 255), 99, LOST * 10, 255),  # not for ever
     ],
 )
@@ -382,14 +305,6 @@ def test_a_program_that_incus_did_not_begin_is_started_again(tmp_path, failure, 
         received, texts, _, _ = receive_all(websocket)
     assert received == output
     assert [text["code"] for text in texts] == [exit_code]
-
-
-def test_program_that_cannot_be_started_closes_with_1011(monkeypatch):
-    monkeypatch.setenv("PATH", "/nonexistent")
-    with serving(terminal(["true"])) as port, client(port, CONTROL) as websocket:
-        output, texts, code, reason = receive_all(websocket)
-    assert (output, texts, code) == (b"", [], 1011)
-    assert reason.startswith("The terminal could not be started: ")
 
 
 @table("leave", ["close", "vanish"])
@@ -471,18 +386,13 @@ def test_silent_client_that_answers_pings_is_kept(monkeypatch):
             pass
 
 
-def test_silent_subscriber_is_given_up_and_others_are_closed_when_the_server_stops(monkeypatch):
+def test_silent_subscriber_that_answers_no_ping_is_given_up(monkeypatch):
     monkeypatch.setattr(clincus, "PING_AFTER", 0.05)
     monkeypatch.setattr(clincus, "PONG_WITHIN", 0.05)
-    with hub_serving() as (_, sockets, port):
-        with closing(RawClient(port).open()) as raw:
-            raw.receive_frame(Opcode.PING)
-            assert Close.parse(raw.receive_frame(Opcode.CLOSE).data).code == 1011
-            raw.receive_end()
-        monkeypatch.undo()
-        with client(port) as one:
-            sockets.close_all(PATIENCE)
-            assert receive_all(one)[2:] == (1001, "The server is shutting down.")
+    with hub_serving() as (_, port), closing(RawClient(port).open()) as raw:
+        raw.receive_frame(Opcode.PING)
+        assert Close.parse(raw.receive_frame(Opcode.CLOSE).data).code == 1011
+        raw.receive_end()
 
 
 # Open sockets
@@ -516,7 +426,7 @@ def test_the_sockets_of_one_session_are_closed_alone_and_all_when_the_server_sto
 
 @contextmanager
 def hub_serving():
-    """A hub, the sockets that are open, and the port where it is served; in the end all subscribers must be gone."""
+    """A hub and the port where it is served; in the end all subscribers must be gone."""
     hub, sockets = EventHub(), OpenSockets()
     hub.start()
 
@@ -526,7 +436,7 @@ def hub_serving():
         hub.subscribe(websocket, ending.close)
 
     with serving(behave, takes_over=True) as port:
-        yield hub, sockets, port
+        yield hub, port
         wait_until(lambda: not sockets._sessions)
     assert not hub.subscribers
     hub.stop()
@@ -541,7 +451,7 @@ def test_events_arrive_in_order_and_extensions_only_where_they_are_asked_for():
     greeting = {"type": "incus.unreachable", "error": "é"}
     events = [{"type": "session.started", "id": f"clincus-a1b2c3-{number}"} for number in range(20)]
     more = {"type": "session.changed", "id": "é"}
-    with hub_serving() as (hub, _, port):
+    with hub_serving() as (hub, port):
         hub.greetings = {"config": None, "incus": greeting}
         with client(port) as plain, client(port, ours) as extended:
             plain.send("what a client says is ignored")
@@ -556,7 +466,7 @@ def test_events_arrive_in_order_and_extensions_only_where_they_are_asked_for():
 
 def test_subscriber_that_does_not_read_is_dropped_and_the_others_lose_nothing():
     with (
-        hub_serving() as (hub, _, port),
+        hub_serving() as (hub, port),
         closing(RawClient(port, receive_buffer=32768).open()) as slow,
         client(port) as quick,
     ):
@@ -584,16 +494,14 @@ def frame(opcode, data):
     ("misbehave", "code"),
     [
         (lambda raw: raw.socket.sendall(b"\xff" * 100), 1002),
-        (lambda raw: raw.socket.sendall(frame(Opcode.TEXT, b"x" * (clincus.MAX_MESSAGE_SIZE + 1))[:70_000]), 1009),
         (lambda raw: raw.socket.sendall(frame(Opcode.PING, b"") * 20_000), None),
-        (lambda raw: raw.socket.shutdown(socket.SHUT_WR), None),
         (vanish, None),
     ],
 )
 def test_what_one_subscriber_does_amid_a_burst_costs_the_others_nothing(misbehave, code):
     events = [{"type": "session.changed", "number": number} for number in range(300)]
     with (
-        hub_serving() as (hub, _, port),
+        hub_serving() as (hub, port),
         client(port) as one,
         closing(RawClient(port).open()) as bad,
         client(port) as two,
