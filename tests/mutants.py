@@ -62,11 +62,11 @@ OTHERS: list[tuple[str, str, list[tuple[str, str, str]]]] = [
             ("field-limit", "if len(lines) > FIELD_LIMIT:", "if False:"),
         ],
     ),
-    ("incus", "clincus.py", [("output-limit", "limit or OUTPUT_LIMIT", "limit or 1 << 60")]),
+    ("incus", "clincus.py", [("output-limit", "limit or OUTPUT_LIMIT", "limit or 1 << 24")]),
     (
         "config",
         "clincus.py",
-        [("config-size", "text = read_text(path, CONFIG_FILE_LIMIT)", "text = read_text(path, 1 << 60)")],
+        [("config-size", "text = read_text(path, CONFIG_FILE_LIMIT)", "text = read_text(path, 1 << 24)")],
     ),
     ("history", "clincus.py", [("history-size", "if size + len(lines) > HISTORY_LIMIT:", "if False:")]),
     ("tools", "clincus.py", [("carried-size", "left: int = CARRIED_LIMIT", "left: int = 1 << 60")]),
@@ -187,8 +187,102 @@ RENAMES = [
         ("folder", "return folder == move.folder or move.name not in GITS_OWN | EDITED", "return True"),
     )
 ]
+# One fault in each capability, which the tests of the day notice.
+CAPABILITIES: list[tuple[str, str, list[tuple[str, str, str]]]] = [
+    ("sessions", "clincus.py", [("slots", "SLOTS = range(1, 11)", "SLOTS = range(2, 11)")]),
+    (
+        "config",
+        "clincus.py",
+        [("layers", "            result[key] = merged(result[key], value)\n", "            result[key] = value\n")],
+    ),
+    (
+        "limits",
+        "clincus.py",
+        [("max-duration", 'parse_duration(runtime["max_duration"] or "0") if', 'parse_duration("0") if')],
+    ),
+    (
+        "tools",
+        "clincus.py",
+        [("resume-command", "words = tool.resume if conversation else tool.start", "words = tool.start")],
+    ),
+    ("registry", "clincus.py", [("ready", 'return "Running" if status == "Ready" else status', "return status")]),
+    (
+        "cost",
+        "clincus_features/cost/ledger.py",
+        [("cost-known", "    return same and len(known) == len(seen)\n", "    return len(known) == len(seen)\n")],
+    ),
+    (
+        "agent_prompts",
+        "clincus_features/agents/queue.py",
+        [
+            (
+                "queue-order",
+                "            prompts.append(prompt)\n        return prompt",
+                "            prompts.insert(0, prompt)\n        return prompt",
+            )
+        ],
+    ),
+    ("notify", "clincus_features/notify/news.py", [("told-once", ">= news.number", "> news.number")]),
+    (
+        "review",
+        "clincus_features/review/thinning.py",
+        [("thinning", "kept = [*first, *young, *last]", "kept = [*young, *last]")],
+    ),
+    (
+        "network_policy",
+        "clincus_features/network/policy.py",
+        [
+            ("allow-list", 'host.endswith(f".{self.host}") if', "host.endswith(self.host) if"),
+            ("allowed-port", "        if port not in ports:\n", "        if port in ports and False:\n"),
+        ],
+    ),
+    (
+        "limits",
+        "clincus_features/limits.py",
+        [("disk-limit", '        return {"limits.max": incus_unit(top)}, []', "        return {}, []")],
+    ),
+    ("fairness", "clincus_features/fairness.py", [("slow-down", "and min(hot) >= limit", "and max(hot) >= limit")]),
+    (
+        "snapshots",
+        "clincus_features/snapshots.py",
+        [("snapshot-order", 'key=lambda snapshot: str(snapshot["created_at"])', "key=str")],
+    ),
+    ("uploads", "clincus_features/uploads.py", [("upload-name", 'own = name.rpartition("/")[2]', "own = name")]),
+    (
+        "usage",
+        "clincus_features/usage.py",
+        [("usage", "isinstance(value, int) and value >= 0", "isinstance(value, int)")],
+    ),
+    (
+        "clone",
+        "clincus_features/clone/repository.py",
+        [
+            (
+                "clone-refs",
+                'return name.startswith("refs/") and not NO_REF.search(name)',
+                'return name.startswith("refs/")',
+            )
+        ],
+    ),
+    (
+        "journal",
+        "clincus_features/journal.py",
+        [("journal-text", "return text if len(text) <= TEXT_LIMIT else", "return text if True else")],
+    ),
+    (
+        "agent_answers",
+        "clincus_features/agents/answers.py",
+        [
+            (
+                "answer",
+                "return self._is_open() and (menu.chosen == option - 1 or",
+                "return self._is_open() and (menu.chosen == option or",
+            )
+        ],
+    ),
+]
 MUTANTS = [
-    *(Mutant(name, file, old, new, tests) for tests, file, rows in OTHERS for name, old, new in rows),
+    *(Mutant(name, file, old, new, tests) for tests, file, rows in [*OTHERS, *CAPABILITIES] for name, old, new in rows),
     *OPERATIONS,
     *RENAMES,
 ]

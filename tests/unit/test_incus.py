@@ -73,6 +73,7 @@ KINDS = [  # what Incus 6.0.4 writes, and what it means
     (f"Failed to create instance start operation: {CREATE}", "NOT_STARTED", 409),
     (f"Failed to create instance stop operation: {CREATE}", "NAME_WANTED", 409),
     ('Instance is busy running a "update" operation', "BUSY", 409),
+    ("ETag doesn't match: 0bd5 vs f283", "OVERTAKEN", 500),
     ("A matching non-reusable operation has now succeeded", "DONE_BY_OTHERS", 500),
     ('Failed stopping instance, status is "Running"', "STILL_RUNS", 500),
     (f'container is not running: "box" {ADVICE}', "IS_STOPPED", 500),
@@ -81,6 +82,13 @@ KINDS = [  # what Incus 6.0.4 writes, and what it means
     ("Failed to run: /usr/libexec/incus/incusd forkstart box /var/lib: exit status 1", "LXC_FAILED", 500),
     ('Instance "box" already exists', "OTHER", 409),
 ]
+
+
+def test_a_change_that_another_one_has_overtaken_is_made_again(incus, tmp_path):
+    """`incus config set` sends the ETag of what it read, and Incus refuses it if somebody wrote in between."""
+    refuse = f"""touch {tmp_path}/tried; echo "Error: ETag doesn't match" >&2; exit 1"""
+    once = f"[ -e {tmp_path}/tried ] && echo set || {{ {refuse}; }}"
+    assert incus(once).run("config", "set", "box", "limits.cpu=2") == b"set\n"
 
 
 @table(("words", "kind", "status"), KINDS)

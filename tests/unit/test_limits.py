@@ -52,10 +52,21 @@ def test_instance_keys(changed, keys):
     assert instance_keys(**changed) == keys
 
 
+def test_a_run_has_a_deadline_if_it_may_take_only_so_long():
+    def deadline(**settings):
+        flags = {f"limits.runtime.{name}": value for name, value in settings.items()}
+        return clincus.run_deadline(clincus.load_config({}, flags=flags))
+
+    assert deadline(max_duration="1h") > clincus.utc_now()
+    assert deadline(max_duration="") == ""
+    assert deadline(max_duration="1h", auto_stop=False) == ""
+
+
 @table(
     ("changed", "options"),
     [
         ({"disk_read": "1000iops", "disk_write": "5MB/s"}, {"limits.read": "1000iops", "limits.write": "5MB"}),
+        ({"disk_max": "1GB/s"}, {"limits.max": "1GB"}),
         ({"disk_max": "5MB/s", "disk_read": "10MB/s"}, {"limits.read": "5MB", "limits.write": "5MB"}),
     ],
 )

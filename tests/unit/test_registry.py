@@ -51,6 +51,7 @@ def test_which_instances_are_shown(name, labels, shown):
     ("status", "expected"),
     [
         ("Running", ("running", False, False)),
+        ("Ready", ("running", False, False)),
         ("Frozen", ("stopped", True, False)),
         ("Error", ("stopped", False, True)),
     ],
