@@ -165,7 +165,7 @@ def refusal(work: Any, *arguments: Any) -> str:
     return caught.value.message
 
 
-# ---- making a clone ------------------------------------------------------------------------------------------------
+# ---- making a clone
 
 
 def test_a_clone_has_the_whole_history_and_the_same_branch(box, project):
@@ -185,27 +185,16 @@ def test_a_clone_has_the_whole_history_and_the_same_branch(box, project):
 ANN = "[user]\nname = Ann Ö\nemail = ann@example.org\nsigningkey = secret\n"
 
 
-@table(
-    ("persons", "author"),
-    [
-        (ANN, ["Ann Ö", "ann@work.example"]),
-        ("[user]\nname = --global\n", ["", ""]),
-        ('[user]\nname = "a\\nb"\n', ["", ""]),
-    ],
-)
-def test_commits_in_a_clone_have_the_author_that_git_takes_on_the_host(tmp_path, example, persons, author):
-    box = make_box(tmp_path, example)
-    (tmp_path / "home/.gitconfig").write_text(persons)
-    if persons == ANN:
-        git(box.workspace, "config", "user.email", "ann@work.example")
+def test_commits_in_a_clone_have_the_author_that_git_takes_on_the_host(box, project, tmp_path):
+    (tmp_path / "home/.gitconfig").write_text(ANN)
+    git(project, "config", "user.email", "ann@work.example")
     box.make()
     settings = git(box.folder, "config", "--local", "--list").splitlines()
-    found = dict(line.split("=", 1) for line in settings if line.startswith("user."))
-    assert [found.pop("user.name", ""), found.pop("user.email", "")] == author
-    assert found == {}, "no key of the person's"
+    found = [line for line in settings if line.startswith("user.")]
+    assert sorted(found) == ["user.email=ann@work.example", "user.name=Ann Ö"], "no key of the person's"
 
 
-ODD = ["with space", "quote'\"", "line\nbreak", "-dash", "back\\slash", "\udcff", "sub/deep/er", ":(glob)x"]
+ODD = ["with space", "line\nbreak", "-dash", "back\\slash", "\udcff", "sub/deep/er", ":(glob)x"]
 
 
 def test_uncommitted_changes_lie_on_top(box, project):
@@ -216,7 +205,6 @@ def test_uncommitted_changes_lie_on_top(box, project):
     (project / "one").write_text("changed\n")
     (project / "two").unlink()
     (project / "two").mkdir()  # a path may have become another kind of thing
-    (project / "two/in").write_text("x")
     (project / "two/program").write_text("x")
     (project / "two/program").chmod(0o755)
     (project / "link").symlink_to("one")
@@ -289,21 +277,13 @@ def test_what_does_not_come_along_is_said(box, project):
     assert "repositories of their own" in warnings
 
 
-def make_link(path: Path, target: str = "/elsewhere") -> None:
-    """Put a link in the place of whatever is at a path."""
-    if path.exists():
-        path.rename(path.with_name("moved"))
-    path.symlink_to(target)
-
-
 SPOILED = [
     (lambda p: (p / ".git/shallow").write_text(""), "unshallow"),
     (lambda p: (p / ".git/objects/info/alternates").write_text("/elsewhere\n"), "borrows objects"),
     (lambda p: (p / ".git/objects/pack/pack-1.promisor").write_text(""), "partial clone"),
-    (lambda p: (p / ".git/HEAD").write_text("what\n"), "HEAD is broken"),
     (lambda p: (p / ".git/HEAD").write_text("1" * 40 + "\n"), "no commit that is there"),
-    (lambda p: make_link(p / ".git", "moved"), "symbolic link"),
-    (lambda p: make_link(p / ".git/objects/pack/pack-1.pack"), "symbolic"),
+    (lambda p: ((p / ".git").rename(p / "moved"), (p / ".git").symlink_to("moved")), "symbolic link"),
+    (lambda p: (p / ".git/objects/pack/pack-1.pack").symlink_to("/elsewhere"), "symbolic"),
     (lambda p: ((p / ".git").rename(p / "g"), (p / ".git").write_text("gitdir: g\n")), "does not name this folder"),
     (lambda p: (p / "huge").write_bytes(bytes(2 << 20)), "clone.size_limit"),
 ]
@@ -334,7 +314,7 @@ def test_a_made_up_git_folder_does_not_get_the_commits_of_another_repository(tmp
     assert not box.folder.exists()
 
 
-# ---- nothing that lies in the folder runs --------------------------------------------------------------------------
+# ---- nothing that lies in the folder runs
 
 
 def test_nothing_that_a_repository_names_runs_on_this_host(box, project, tmp_path):
@@ -345,11 +325,9 @@ def test_nothing_that_a_repository_names_runs_on_this_host(box, project, tmp_pat
     evil = str(program)
     settings = ["[core]", f"hooksPath = {project}/.git/hooks", '[remote "origin"]', f"url = ext::{evil}"]
     for key in (
-        "core.fsmonitor", "core.sshCommand", "core.editor", "core.pager", "core.askPass", "core.gitProxy",
-        "core.alternateRefsCommand", "filter.evil.clean", "filter.evil.smudge", "filter.evil.process",
-        "diff.evil.textconv", "diff.evil.command", "diff.external", "merge.evil.driver", "gpg.program",
-        "uploadpack.packObjectsHook", "credential.helper", "hook.evil.command", "alias.fetch", "pager.log",
-        "trailer.evil.command", "remote.origin.uploadpack", "sequence.editor",
+        "core.fsmonitor", "core.sshCommand", "core.editor", "core.pager", "core.alternateRefsCommand",
+        "filter.evil.clean", "filter.evil.smudge", "filter.evil.process", "diff.evil.textconv", "diff.external",
+        "merge.evil.driver", "uploadpack.packObjectsHook", "hook.evil.command", "remote.origin.uploadpack",
     ):  # fmt: skip
         section, _, name = key.rpartition(".")
         group, _, part = section.partition(".")
@@ -381,11 +359,8 @@ def test_a_file_that_cannot_be_read_fails_the_clone_instead_of_being_left_out(bo
             raise OSError(24, "Too many open files")
         return opens(folder, path)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Folder, "open", open_)
-        assert "cannot be read: Too many open files" in refusal(bring_in, box.session)
-    shutil.rmtree(box.folder)
-    assert "new" in look(box.make().folder)
+    monkeypatch.setattr(Folder, "open", open_)
+    assert "Too many open files" in refusal(bring_in, box.session)
 
 
 def test_files_behind_a_filter_stay_here_and_are_said(box, project, tmp_path):
@@ -410,7 +385,7 @@ def test_objects_that_are_borrowed_meanwhile_do_not_get_into_a_clone(box, projec
     assert "borrows objects" in refusal(bring_in, box.session)
 
 
-@table("path", ["sub/secret", "secret", "../secret", "/etc/hostname", ""])
+@table("path", ["sub/secret", "secret", "../secret"])
 def test_a_link_that_is_swapped_in_leads_nowhere(tmp_path, path):
     """Another session may have the folder mounted, and change it between git's look and ours."""
     outside, folder = tmp_path / "outside", tmp_path / "folder"
@@ -422,11 +397,11 @@ def test_a_link_that_is_swapped_in_leads_nowhere(tmp_path, path):
     (folder / "secret").symlink_to(outside / "secret")
     assert [file.path for file in overlay.read_files(str(folder), [path]) if not file.link] == []
     with Folder(str(folder)) as held:
-        assert held.read(path or "sub", 10) == b""
+        assert held.read(path, 10) == b""
         assert list(held.files("sub")) == []
 
 
-# ---- fetch ---------------------------------------------------------------------------------------------------------
+# ---- fetch
 
 
 def state_of(project: Path) -> dict[str, object]:
@@ -488,7 +463,6 @@ def test_a_rewritten_history_takes_the_place_of_what_was_fetched_but_not_of_othe
     box.commit("more")
     assert "moved elsewhere" in refusal(box.fetch, "work")
     assert git(project, "rev-parse", "work") == mine
-    assert box.fetch("work-2").commits == 1
 
 
 def test_a_branch_that_cannot_be_written_is_refused(box, project):
@@ -499,9 +473,10 @@ def test_a_branch_that_cannot_be_written_is_refused(box, project):
     git(project, "checkout", "--quiet", "--", ".")
     (project / ".git/refs/heads/held.lock").touch()
     before = state_of(project)
-    cannot = [(name, "cannot be") for name in ("-x", "a..b", "x.lock", "HEAD", "../x", "@{1}")]
     for branch, words in [
-        *cannot,
+        ("-x", "cannot be"),
+        ("../x", "cannot be"),
+        ("HEAD", "cannot be"),
         ("main", "checked out"),
         ("other/x", "cannot be a branch beside 'other'"),
         ("held", "held.lock' is there"),
@@ -513,7 +488,6 @@ def test_a_branch_that_cannot_be_written_is_refused(box, project):
 @table(
     ("when", "path"),
     [
-        ("", "refs/heads/clincus/clincus-a1b2c3-1"),
         ("", "logs/refs/heads/clincus/clincus-a1b2c3-1"),
         ("copy_file", "objects/pack"),
         ("check_branch", "refs/heads/clincus"),
@@ -547,24 +521,11 @@ def test_a_link_that_lies_there_or_is_swapped_in_during_a_fetch_is_not_written_t
     assert look(outside) == {"bashrc": (0, b"# mine\n")}
 
 
-@table(
-    ("name", "branch"),
-    [("Fix login", "clincus/Fix-login"), ("a/b~c", "clincus/a-b-c"), ("x.lock", "clincus/clincus-a1b2c3-1")],
-)
-def test_the_branch_has_the_name_of_the_session(name, branch):
-    assert landing.branch_name(SESSION._replace(name=name), "") == branch
-
-
 LIES = {
-    "nothing": lambda line, rest: b"",
-    "a long line": lambda line, rest: b"a" * 100_000,
     "an odd line": lambda line, rest: b"\x1b[2J --upload-pack=x 1 main\n" + rest,
     "a flipped bit": lambda line, rest: line + b"\n" + rest[:-60] + bytes([rest[-60] ^ 1]) + rest[-59:],
     "another reference": lambda line, rest: line + b"\n" + rest.replace(b"refs/clincus/tip", b"refs/heads/../../x"),
     "another tip": lambda line, rest: line.replace(line[:40], b"2" * 40) + b"\n" + rest,
-    "a missing base": lambda line, rest: (
-        line + b"\n" + rest.replace(b"bundle\n", b"bundle\n-" + b"3" * 40 + b" x\n", 1)
-    ),
     "too much": lambda line, rest: line + b"\n" + rest + bytes(2 << 20),
 }
 
@@ -619,13 +580,11 @@ def test_a_fetch_names_the_gitlinks_that_come_with_it(box, monkeypatch):
     box.commit()
     moved = box.fetch()
     assert (moved.gitlinks, moved.gitlinks_truncated) == (("deep", "sub"), False)
-    for bound in ("TOLD_GITLINKS", "FOUND_GITLINKS", "TREE_LIMIT"):  # a tree may unfold without end
-        with monkeypatch.context() as patch:
-            patch.setattr(landing, bound, 1)
-            assert box.fetch().gitlinks_truncated
+    monkeypatch.setattr(landing, "TREE_LIMIT", 1)  # a tree may unfold without end
+    assert box.fetch().gitlinks_truncated
 
 
-# ---- push and what a delete would lose -----------------------------------------------------------------------------
+# ---- push and what a delete would lose
 
 
 def test_newer_commits_of_the_host_come_as_a_remote_branch_and_merge_nothing(box, project):
@@ -701,17 +660,15 @@ def test_what_a_delete_kept_is_there_when_the_conversation_goes_on_in_a_new_clon
 
 def test_folders_that_a_killed_process_left_are_deleted_and_no_others(tmp_path, monkeypatch):
     monkeypatch.setattr(private, "LEFT_FOR", 3600.0)
-    for name in ("clincus-git-left", "clincus-git-held", "clincus-git-new", "elsewhere"):
+    for name in ("clincus-git-left", "clincus-git-held", "elsewhere"):
         (tmp_path / name / "objects").mkdir(parents=True)
-    (tmp_path / "clincus-git-link").symlink_to("elsewhere")
-    for name in ("left", "held", "link"):
-        os.utime(tmp_path / f"clincus-git-{name}", (0, 0))
+        os.utime(tmp_path / name, (0, 0))
+    (tmp_path / "clincus-git-new").mkdir()
     held = os.open(tmp_path / "clincus-git-held", os.O_RDONLY)
     fcntl.flock(held, fcntl.LOCK_SH)
     private.sweep(str(tmp_path))
     os.close(held)
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"clincus-git-held", "clincus-git-new", "clincus-git-link", "elsewhere"}
+    assert {path.name for path in tmp_path.iterdir()} == {"clincus-git-held", "clincus-git-new", "elsewhere"}
 
 
 def test_a_clone_that_cannot_be_read_is_kept_unless_a_person_insists(box):
