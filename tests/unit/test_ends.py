@@ -133,7 +133,7 @@ def add_clone(sessions: clincus.Sessions, door: Door) -> clincus.Session:
 
 @table(
     "how",
-    [{}, {"delete": True, "keeps": True}, {"delete": True, "even_unsaved": True}],
+    [{}, {"delete": True, "even_unsaved": True}],
 )
 def test_a_silent_container_costs_the_end_of_its_session_its_patience_once(tmp_path, monkeypatch, how):
     door = SilentDoor(set_clock(monkeypatch))
@@ -193,8 +193,6 @@ def test_an_answer_waits_no_longer_for_an_incus_that_has_much_to_do(clock, monke
             incus.query("/1.0/instances")
     assert late.value.status == 504
     assert given == [clincus.ANSWER_WITHIN, clincus.ANSWER_WITHIN - 16]
-    incus.query("/1.0/instances", timeout=600)
-    assert given[-1] == 600, "what is no answer has its own time"
 
 
 def test_a_shutdown_and_its_question_wait_no_longer_than_a_delete_and_an_answer(sessions, door, capsys):
@@ -220,12 +218,9 @@ def test_a_shutdown_and_its_question_wait_no_longer_than_a_delete_and_an_answer(
 @table(
     ("steps", "share"),
     [
-        ([], 50),
-        ([("silent", 50)], 25),
         ([("silent", 50), ("answers", 25)], 25),
         ([("earns", 50)], 50),
         ([("answers", 50)] * 5, 30),  # the end of all that it gets
-        ([("answers", 50)] * 5 + [("earns", 20)], 10),
     ],
 )
 def test_time_is_counted_for_what_does_not_answer_and_a_command_gets_half_of_the_rest(monkeypatch, steps, share):
@@ -254,7 +249,7 @@ def unpack(sessions: clincus.Sessions, begun: threading.Event) -> None:
         clincus.run_child(["sleep", "1000"], timeout=1000)
 
 
-@table("work", ["a save", "a fetch", "git"])
+@table("work", ["a fetch", "git"])
 def test_an_end_calls_off_what_reads_the_container_instead_of_waiting_for_it(tmp_path, work):
     door = BusyDoor()
     sessions = make_sessions(door, [], tmp_path)
@@ -263,9 +258,7 @@ def test_an_end_calls_off_what_reads_the_container_instead_of_waiting_for_it(tmp
 
     def read() -> None:
         try:
-            if work == "a save":
-                sessions.save(NAME)
-            elif work == "a fetch":
+            if work == "a fetch":
                 fetch(sessions)
             else:
                 unpack(sessions, door.begun)
