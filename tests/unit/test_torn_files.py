@@ -26,7 +26,6 @@ SESSION = a_session(id=NAME, workspace="/project", session_id="one")
 DAMAGES: Mapping[str, Callable[[bytes], bytes]] = {
     "a half": lambda data: data[: len(data) // 2],
     "nothing": lambda data: b"",
-    "zeros": lambda data: bytes(len(data)),
     "another form": lambda data: b"[7]",
 }
 
