@@ -24,7 +24,7 @@ import pytest
 import build_zipapp
 import clincus
 import clincus_unpack
-from tests.interpreters import PYTHONS, SUITES, missing
+from tests.interpreters import PYTHONS, missing
 from tests.table import table
 
 # By day the oldest and the newest run the archive, and every version serves a session (tests/incus/test_archive.py).
@@ -84,37 +84,23 @@ def say_what_was_found(note):
     note(f"the archive ran on CPython {', '.join(PYTHONS)}" + (f"; not here: {', '.join(absent)}" if absent else ""))
 
 
-def test_a_python_that_is_not_there_is_told():
-    assert missing({"3.9": "/usr/bin/python3.9"}) == [version for version in SUITES if version != "3.9"]
-
-
 @table("version", ENDS)
 def test_runs_on_each_python_without_site_packages(archive, tmp_path, version):
     for command, words in (("version", clincus.__version__), ("list --help", "Usage:")):
         done = started(archive, tmp_path, *command.split(), python=PYTHONS[version])
         assert (done.returncode, done.stderr) == (0, "")
         assert words in done.stdout
-    code = (
-        f"import sys; sys.path.insert(0, {str(archive)!r}); import websockets.server, tomli, clincus;"
-        "print(websockets.server.__file__, tomli.loads('a = 1'))"
-    )
-    argv = [PYTHONS[version], "-I", "-c", code]
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, timeout=120)
-    assert done.stdout.startswith(f"{archive}/websockets/")
 
 
 def test_the_same_input_gives_the_same_bytes_and_every_byte_of_it_counts_as_another_build():
     files = {"clincus.py": b"x", "LICENSE": b"y"}
     packed = build_zipapp.pack(files)
-    assert packed == build_zipapp.pack(files) == build_zipapp.pack(dict(reversed(files.items())))
-    builds = [build_of(data) for data in (packed, build_zipapp.pack({**files, "clincus.py": b"z"}))]
+    assert packed == build_zipapp.pack(dict(reversed(files.items())))
+    builds = []
+    for data in (packed, build_zipapp.pack({**files, "clincus.py": b"z"})):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            builds += re.findall(rb'BUILD = "([0-9a-f]{32})"', archive.read("__main__.py"))
     assert len(set(builds)) == 2
-
-
-def build_of(data):
-    """The mark of its build in an archive."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        return re.search(rb'BUILD = "([0-9a-f]{32})"', archive.read("__main__.py")).group(1)
 
 
 def without_docstrings(source):
@@ -136,13 +122,6 @@ def test_the_modules_are_the_checkouts_without_docstrings_on_the_same_lines(arch
     programs = [name for name in own if name.startswith("wall/") and name != "wall/protect.py"]
     assert [name for name in programs if packed[name] != own[name]] == []
     assert len(packed["clincus.py"]) < 0.9 * len(own["clincus.py"])
-
-
-def test_a_text_that_looks_like_a_comment_stays():
-    source = (
-        b'"""About."""\n# A comment.\nTEXT = """\n# no comment\n"""\n\n\ndef one():\n    """Why."""\n    return 1\n'
-    )
-    assert build_zipapp.lean(source) == b'\n\nTEXT = """\n# no comment\n"""\n\n\ndef one():\n\n    return 1\n'
 
 
 @table("deflate", [build_zipapp.quickly, build_zipapp.smallest])
@@ -177,11 +156,8 @@ def test_holds_the_program_the_libraries_and_the_dashboard_only(archive):
 WAYS = [
     ("-", ".", "./clincus.pyz"),
     ("B", ".", "python3 clincus.pyz"),
-    ("-", "below", "../clincus.pyz"),
-    ("B", "/", "{here}/below/clincus"),
     ("-", "below", "./clincus"),
     ("B", "below", "env PATH=.:{path} clincus"),
-    ("-", "gone", "{here}/clincus.pyz"),
     ("B", "gone", "env PATH={here}/below:{path} clincus"),
     ("-", ".", "env PYTHONPATH=clincus.pyz python3 -m clincus_cli"),
 ]
@@ -209,12 +185,6 @@ def test_runs_by_every_path(compiled_bytes, unpacked, tmp_path, way):
     assert "Traceback" not in done.stderr
     assert "missing" not in done.stderr
     assert done.stderr.startswith("Error: "), "for lack of Incus or of the session"
-
-
-def test_version_is_answered_at_once_and_as_the_program_would(start, cache):
-    at_once = start("version")
-    assert not cache.exists()
-    assert at_once.stdout == start("--slot", "0", "version").stdout
 
 
 @pytest.fixture(scope="module")
