@@ -14,7 +14,6 @@ CORE = ROOT / "clincus.py"
 
 
 def module_name(path: Path) -> str:
-    """The dotted name that a file is imported by."""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
