@@ -56,7 +56,6 @@ def test_a_block_that_nothing_would_run_is_an_error():
         ("Created: 2026-11-29 10:46:32", "Created: 2031-01-01 00:00:00 +0100"),
         ("IPv4: 10.7.7.21", "IPv4: 10.200.1.9"),
         ("a1b2c3d Add it", "98f7e6d5 Add it"),
-        ("Data Size: 1.5 KiB", "Data Size: 12 KiB"),
         ("NAME  STATE", "NAME             STATE"),
     ],
 )
@@ -67,10 +66,8 @@ def test_values_that_vary_are_no_difference(shown, printed):
 def test_everything_else_is_a_difference_but_for_lines_that_are_left_out():
     assert pages.differences(["one", "…", "four"], ["one", "two", "three", "four"]) == []
     for shown, printed in (
-        (["Stopped it"], ["Killed it"]),
         (["Stopped 1 container(s)"], ["Stopped 2 container(s)"]),
         (["one", "two"], ["one"]),
-        (["one"], ["one", "two"]),
         (["one", "…", "four"], ["one", "two", "three"]),
     ):
         assert pages.differences(shown, printed)
