@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import os
 import shutil
@@ -131,7 +130,6 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_box(folder: Path, example: Path) -> Box:
-    """A stand-in for a container and, in `workspace`, a copy of the example for it."""
     (folder / "home").mkdir()
     project = shutil.copytree(example, folder / "project", symlinks=True)
     return Box(folder / "box", Path(project), folder / "home")
@@ -148,7 +146,6 @@ def project(box: Box) -> Path:
 
 
 def look(folder: Path) -> dict[str, object]:
-    """All files of a folder but those of .git, each with its mode and content."""
     found: dict[str, object] = {}
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
@@ -318,7 +315,6 @@ def test_a_made_up_git_folder_does_not_get_the_commits_of_another_repository(tmp
 
 
 def test_nothing_that_a_repository_names_runs_on_this_host(box, project, tmp_path):
-    """Each hook, filter, driver and monitor that git knows writes a file when it runs."""
     ran, program = tmp_path / "ran", tmp_path / "evil"
     program.write_text(f'#!/bin/sh\necho "$0 $*" >>{ran}\ncat\n')
     program.chmod(0o755)
@@ -349,20 +345,6 @@ def test_nothing_that_a_repository_names_runs_on_this_host(box, project, tmp_pat
     assert not ran.exists(), ran.read_text()
 
 
-def test_a_file_that_cannot_be_read_fails_the_clone_instead_of_being_left_out(box, project, monkeypatch):
-    (project / "new").write_text("x")
-    bring_in = clone.prepare(box, box.session, clincus.LaunchRequest(str(project), mode="clone"))
-    opens = Folder.open
-
-    def open_(folder: Folder, path: str) -> Any:
-        if path == "new":
-            raise OSError(24, "Too many open files")
-        return opens(folder, path)
-
-    monkeypatch.setattr(Folder, "open", open_)
-    assert "Too many open files" in refusal(bring_in, box.session)
-
-
 def test_files_behind_a_filter_stay_here_and_are_said(box, project, tmp_path):
     """They are in clear in the work tree, and git-crypt and its like keep them from the history."""
     attributes = tmp_path / "my attributes"
@@ -378,7 +360,6 @@ def test_files_behind_a_filter_stay_here_and_are_said(box, project, tmp_path):
 
 
 def test_objects_that_are_borrowed_meanwhile_do_not_get_into_a_clone(box, project):
-    """A session that has the folder mounted could name those of any repository whose commits it knows."""
     bring_in = clone.prepare(box, box.session, clincus.LaunchRequest(str(project), mode="clone"))
     (project / ".git/objects/info").mkdir(exist_ok=True)
     (project / ".git/objects/info/alternates").write_text("/elsewhere\n")
@@ -387,7 +368,6 @@ def test_objects_that_are_borrowed_meanwhile_do_not_get_into_a_clone(box, projec
 
 @table("path", ["sub/secret", "secret", "../secret"])
 def test_a_link_that_is_swapped_in_leads_nowhere(tmp_path, path):
-    """Another session may have the folder mounted, and change it between git's look and ours."""
     outside, folder = tmp_path / "outside", tmp_path / "folder"
     outside.mkdir()
     folder.mkdir()
@@ -405,7 +385,6 @@ def test_a_link_that_is_swapped_in_leads_nowhere(tmp_path, path):
 
 
 def state_of(project: Path) -> dict[str, object]:
-    """What a fetch may not touch."""
     kept = {path: (project / ".git" / path).read_bytes() for path in ("HEAD", "index", "config")}
     branches = git(project, "for-each-ref", "--format=%(refname) %(objectname)", "refs/heads/main", "refs/tags")
     return {**kept, "files": look(project), "branches": branches, "hooks": sorted(os.listdir(project / ".git/hooks"))}
@@ -566,7 +545,6 @@ def test_a_gitmodules_that_git_refuses_is_not_let_in(tmp_path, example, monkeypa
 
 
 def test_git_gets_so_much_memory_and_no_more(project):
-    """A few bytes of a pack can unfold to any number, and git holds a commit or a delta's result whole."""
     with private.private_git(repository.find_repository(str(project), os.environ)) as own:
         assert int(own.text("-c", "alias.memory=!ulimit -v", "memory")) == private.MEMORY_KIB
 
@@ -656,19 +634,6 @@ def test_what_a_delete_kept_is_there_when_the_conversation_goes_on_in_a_new_clon
     assert git(new.folder, "show", "kept/uncommitted:open") == "not committed\n"
     assert git(new.folder, "show", "refs/kept/stash/1:one") == "put away\n"
     assert git(new.folder, "status", "--porcelain") == ""
-
-
-def test_folders_that_a_killed_process_left_are_deleted_and_no_others(tmp_path, monkeypatch):
-    monkeypatch.setattr(private, "LEFT_FOR", 3600.0)
-    for name in ("clincus-git-left", "clincus-git-held", "elsewhere"):
-        (tmp_path / name / "objects").mkdir(parents=True)
-        os.utime(tmp_path / name, (0, 0))
-    (tmp_path / "clincus-git-new").mkdir()
-    held = os.open(tmp_path / "clincus-git-held", os.O_RDONLY)
-    fcntl.flock(held, fcntl.LOCK_SH)
-    private.sweep(str(tmp_path))
-    os.close(held)
-    assert {path.name for path in tmp_path.iterdir()} == {"clincus-git-held", "clincus-git-new", "elsewhere"}
 
 
 def test_a_clone_that_cannot_be_read_is_kept_unless_a_person_insists(box):

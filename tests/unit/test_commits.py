@@ -115,17 +115,6 @@ def test_what_git_would_write_from_commits_at_sealed_paths_is_found(tmp_path, ex
     assert found(work) == expected
 
 
-def test_replacements_in_a_circle_end(work):
-    run(
-        work,
-        """
-        set -- $(git rev-parse HEAD:.husky/pre-commit HEAD:file)
-        git update-ref refs/replace/$1 $2; git update-ref refs/replace/$2 $1
-    """,
-    )
-    assert found(work) == {}
-
-
 HIDDEN = f"one=$({EVIL}); git branch evil $(commit '#!/bin/sh\\ntrue\\n' 100755 .husky/pre-commit $one)"
 
 
