@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -78,12 +77,6 @@ def recorder(app, tree, monkeypatch) -> Recorder:
     return make_recorder(app, tree, monkeypatch)
 
 
-@pytest.fixture
-def other(app, tree, monkeypatch) -> Recorder:
-    """The recorder of a second server on the same home."""
-    return make_recorder(app, tree, monkeypatch)
-
-
 def work_off(recorder: Recorder) -> list[str]:
     """Do all that was asked for, but for what failed again and again; why each checkpoint was taken."""
     while not all(request.tries == len(recording.RETRIES) for request in recorder._queue):
@@ -135,22 +128,6 @@ def test_a_start_says_where_the_tool_was_faster(recorder, app, monkeypatch):
         assert [note in warning for warning in one.warnings(SESSION)] == [True]
 
 
-def test_a_look_that_failed_at_once_is_repeated_without_what_the_container_has(recorder, monkeypatch):
-    modes = []
-
-    def fail(session, record, mode, timeout) -> Look:
-        modes.append(mode)
-        if mode != "fresh":
-            raise clincus.ClincusError("damaged", 500)
-        return Look(mode, "", [])
-
-    monkeypatch.setattr(recorder, "_run", fail)
-    made = recorder.take(SESSION, "start")
-    assert (made.tree, made.note) == ("fresh", recording.ALL_LATE)
-    assert recorder.now(SESSION).tree == "fresh"
-    assert modes[-2:] == ["now", "fresh"]
-
-
 @table(
     ("states", "whys"),
     [
@@ -183,13 +160,6 @@ def test_a_turn_that_nobody_saw_begin_has_one_after_it(tmp_path, monkeypatch, to
         recorder.hear(SESSION, {"state": state, "turn": turn})
         found = work_off(recorder)
     assert found == whys
-
-
-def test_two_servers_on_one_home_keep_the_same_turn_once(recorder, other):
-    for state in ("idle", "working", "done"):
-        for one in (recorder, other):
-            found = hear(one, state)
-    assert found == ["prompt", "turn"]
 
 
 def test_a_prompt_waits_for_its_checkpoint_and_its_turn_gets_no_second_one(recorder):
@@ -228,42 +198,6 @@ def test_nothing_is_taken_by_itself_where_that_is_switched_off(recorder, app):
     alone = Recorder(None)  # a command without a server
     alone.tell("before_prompt", SESSION)
     assert not alone._queue
-
-
-def test_containers_that_hang_hold_up_no_checkpoint_of_another(recorder, app, monkeypatch):
-    """There are more of them than recorders, and each wants several."""
-    monkeypatch.setattr(recording, "PATIENCE", 0.01)
-    liars = [SESSION._replace(id=f"clincus-0a1b2c-{number}", session_id=str(number)) for number in range(1, 8)]
-    app.sessions = [*liars, SESSION]
-    ends, asked = threading.Event(), []
-
-    def run(session, record, mode, timeout) -> Look:
-        if session.id != SESSION.id:
-            asked.append(session.id)
-            ends.wait(60)
-            raise clincus.IncusError("did not finish", 504)
-        return Look("tree", "", [])
-
-    monkeypatch.setattr(recorder, "_run", run)
-    for session in app.sessions:
-        for why in ("start", "turn", "timer"):
-            recorder._ask(session, why)
-
-    def work() -> None:
-        while not ends.is_set():
-            recorder.work("")
-
-    with ThreadPoolExecutor(recording.RECORDERS) as pool:
-        for _ in range(recording.RECORDERS):
-            pool.submit(work)
-        try:
-            wait_until(lambda: recorder.records.of(SESSION).checkpoints, "the honest session's checkpoint")
-            assert len(set(asked)) == len(asked), "one at a time of each session"
-        finally:
-            ends.set()
-            for why in ("prompt", "turn", "person"):
-                recorder._ask(SESSION, why)  # wakes who waits
-    wait_until(lambda: "a checkpoint of" not in str(threading.enumerate()), "the end of the looks")
 
 
 def test_a_checkpoint_that_fails_is_a_warning_of_the_session_until_one_is_taken(recorder, app, monkeypatch):

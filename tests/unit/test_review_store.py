@@ -7,10 +7,8 @@ import io
 import os
 import re
 import subprocess
-import threading
 import zlib
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,7 +16,7 @@ import pytest
 import clincus
 from clincus_features.review import changes, store
 from clincus_features.review.recorder import FILE_LIMIT, Look, pieces_of, read_head
-from tests.programs import DEADLINE, git
+from tests.programs import git
 
 ROOM = 1 << 30
 
@@ -54,7 +52,6 @@ def names(kept: store.Store, tree: str) -> set[str]:
 
 
 def test_git_gets_so_much_memory_and_no_more(kept):
-    """What a container sends can unfold to any size."""
     argv = kept._argv("-c", "alias.memory=!ulimit -v", "memory")
     said = subprocess.run(argv, env=kept._environ(), cwd="/", capture_output=True, text=True, check=True, timeout=60)
     assert int(said.stdout) == store.MEMORY_KIB
@@ -180,28 +177,6 @@ def test_what_is_no_pack_is_refused(kept):
     assert [name for name in os.listdir(kept.path) if name.startswith("incoming")] == []
 
 
-def test_a_container_that_sends_slowly_holds_up_no_other_of_that_workspace(kept, tmp_path):
-    """It kept the lock for two minutes, and then another session of the same folder had no checkpoint."""
-    (tmp_path / "work" / "one").write_text("1")
-    look, pack = checkpoint(tmp_path)
-    has_begun, goes_on = threading.Event(), threading.Event()
-
-    def slowly() -> Iterator[bytes]:
-        yield pack[:100]
-        has_begun.set()
-        assert goes_on.wait(DEADLINE)
-        yield pack[100:]
-
-    with ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(kept.take, slowly(), look.tree, "slow/now", ROOM)
-        assert has_begun.wait(DEADLINE)
-        kept.take([pack], look.tree, "quick/now", ROOM)
-        assert not slow.done()
-        goes_on.set()
-        slow.result()
-    assert set(kept._named(["quick/now", "slow/now"]).values()) == {look.tree}
-
-
 def test_what_comes_in_does_not_take_more_than_its_room_nor_the_last_of_the_disk(kept, tmp_path, monkeypatch):
     (tmp_path / "work" / "one").write_bytes(os.urandom(2000))
     look, pack = checkpoint(tmp_path)
@@ -226,7 +201,6 @@ def test_a_file_that_unfolds_to_more_than_the_limit_is_refused(kept, tmp_path):
 
 
 def nested(levels: int, width: int) -> dict[str, tuple[str, bytes]]:
-    """Trees so many levels deep, each of which holds the one below so many times."""
     objects, below = {"file": FILE, "0": tree("file")}, "{0}"
     for level in range(1, levels + 1):
         entries = b"".join(b"40000 d%02d\0" % number + below.encode() for number in range(width))

@@ -186,15 +186,6 @@ def test_a_tool_that_begins_before_the_files_are_listed_changes_what_its_times_t
     assert [path for path in beside if path.startswith("late ")] == [f"late {path}" for path in told]
 
 
-def test_of_a_server_for_files_no_time_tells_what_the_tool_has_changed(container):
-    """Its clock is another one than that of the machine with the tool."""
-    (container.bin / "stat").write_text("#!/bin/sh\necho nfs\n")
-    (container.bin / "stat").chmod(0o755)
-    container.interrupt("git", "ls-files")
-    container.record("begin")
-    assert container.record("start")[1] == ["late ."]
-
-
 def test_a_start_of_before_is_none_of_this_run(container):
     container.record("begin")
     kept = container.home / ".clincus/shadow/start/tree"
