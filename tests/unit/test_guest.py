@@ -95,18 +95,6 @@ def test_a_conversation_without_a_message_makes_room_for_a_new_one_and_is_kept(h
     assert (claude_files / "talk.jsonl").exists()
 
 
-def test_what_was_moved_aside_is_no_conversation_to_go_on_with_and_stays(home, claude_files):
-    """A later version of the tool may write its messages in another form, and a short one in few bytes."""
-    aside = '{"parentUuid":null,"type":"user"}\n'
-    for number in range(1, 25):
-        (claude_files / f"talk.jsonl.aside-{number}").write_text(aside)
-    assert start(home, "direct") == "first it's\n"
-    (claude_files / "talk.jsonl").write_text('{"type":"mode"}\n')
-    start(home, "direct")
-    kept = [path.read_text() for path in claude_files.glob("talk.jsonl.aside-*")]
-    assert sorted(kept) == sorted([aside] * 24 + ['{"type":"mode"}\n'])
-
-
 def test_a_shell_in_the_workspace_follows_the_tool_and_has_its_variables(home):
     assert start(home, stdin="pwd; echo $KIND, $PLACE").splitlines() == [
         "first it's",

@@ -201,21 +201,6 @@ def test_running_sessions_are_saved_after_a_ring_and_every_few_minutes(sessions,
     assert after(5) == [FIRST]
 
 
-def test_a_container_that_has_slept_since_a_save_is_saved_once_an_hour(sessions, clock):
-    saves = upkeep.Saves()
-    sessions.add(status="Running")
-
-    def after(seconds: float) -> int:
-        clock[0] += seconds
-        sessions.saved.clear()
-        saves.save_due(sessions, "", lambda engine, since, cost: {id for id, at in since.items() if at > 0})
-        return len(sessions.saved)
-
-    assert [after(seconds) for seconds in (0, 200, 400, 700, 700, 700, 700, 700)] == [0, 1, 0, 0, 0, 0, 0, 1]
-    sessions.registry.ring(FIRST, NOON)
-    assert after(upkeep.SAVE_AFTER_RING + 1) == 1, "a ring is a ring"
-
-
 def test_saves_that_hang_hold_up_no_other_and_are_tried_again_late_though_they_ring(sessions, monkeypatch):
     saves, over, hanging = upkeep.Saves(), threading.Event(), [f"clincus-0a1b2c-{slot}" for slot in (3, 4, 5)]
     monkeypatch.setattr(upkeep, "SAVE_HANGS", 0.01)
