@@ -134,24 +134,3 @@ def test_a_list_of_connections_says_whether_older_ones_have_gone():
         records.refuse(f"{number}.example", 443, "not listed")
     shown = records.documents()
     assert (shown["truncated"], len(shown["refused"])) == (True, MOST_ROWS)
-
-
-# Fields of answers in which "" says that there is nothing, from before the rule of docs/api.md: a new one is null then.
-EMPTY = {
-    "Agent.reason", "Agent.since", "AgentWhy.at", "ChangedFile.new", "ChangedFile.old", "Changes.files.old_path",
-    "Changes.files.runs", "Changes.stale", "Commit.branch", "CommitDraft.branch", "CommitDraft.head",
-    "CommitDraft.name", "CommitDraft.operation", "Cost.windows.resets_at", "Engine.name", "Engine.since",
-    "Engine.version", "HealthCheck.fix", "HistoryEntry.branch", "HistoryEntry.prompt", "Image.created_at",
-    "LogEntry.by", "Login.good_until", "Login.last_used", "Login.service", "Network.refused.host",
-    "Ports.ports.process", "Prompt.prompt_id", "Protection.note", "Push.public_key", "Push.quiet_hours",
-    "Push.zone", "PushNews.id", "PushNews.since", "PushNews.state", "Session.created_at", "Session.deadline",
-    "Session.engine", "Session.member", "Session.name", "Session.profile", "Session.protection_note",
-    "Session.rang_at", "Session.started_at", "Session.unreachable_since", "Unsaved.unknown",
-}  # fmt: skip
-
-
-def test_a_field_without_a_value_is_null():
-    of_answers = {place: field for place, field in all_fields() if " " not in place and not place.startswith("Config.")}
-    says_empty = {place for place, field in of_answers.items() if re.search(r'""|\bempty\b', field["description"])}
-    texts = {place for place in says_empty if of_answers[place].get("type") == "string"}
-    assert texts == EMPTY

@@ -6,7 +6,6 @@ import functools
 import io
 import socket
 import sys
-import zipfile
 from types import SimpleNamespace
 
 import pytest
@@ -204,18 +203,6 @@ def test_our_files_stay_while_a_server_runs(run, home, capsys):
         assert run(Incus(), "--yes") == 1
     assert (home / ".clincus").exists()
     assert "a server runs: end `clincus serve` first" in capsys.readouterr().err
-
-
-def test_what_sessions_that_are_left_need_stays(run, home, monkeypatch, capsys):
-    """The advice for them names commands of the program."""
-    program = home / "clincus"
-    with zipfile.ZipFile(program, "w"):
-        monkeypatch.setattr("sys.argv", [str(program)])
-    monkeypatch.setattr(leftovers.Leftovers, "why_program_stays", lambda _: "there are sessions")
-    assert run(Incus(), "--yes") == 1
-    found = [path.exists() for path in (program, home / ".config/clincus", home / ".cache/clincus")]
-    assert found == [True, True, False]
-    assert f"the program {program} (there are sessions)" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import fcntl
-import gzip
 import importlib.util
 import io
 import marshal
@@ -122,18 +121,6 @@ def test_the_modules_are_the_checkouts_without_docstrings_on_the_same_lines(arch
     programs = [name for name in own if name.startswith("wall/") and name != "wall/protect.py"]
     assert [name for name in programs if packed[name] != own[name]] == []
     assert len(packed["clincus.py"]) < 0.9 * len(own["clincus.py"])
-
-
-@table("deflate", [build_zipapp.quickly, build_zipapp.smallest])
-def test_what_is_compressed_is_whole_again(deflate):
-    """By the readers of Python and, for the page, by any reader of gzip."""
-    page = b"".join(b"line %d of a page\n" % number for number in range(500))
-    files = {"clincus.py": b"1\n" * 300, "empty.py": b"", "spa_dist/a.js": page, "spa_dist/icon.png": os.urandom(99)}
-    packed = build_zipapp.pack(dict(build_zipapp.pack_page(files, deflate)), deflate)
-    with zipfile.ZipFile(io.BytesIO(packed)) as archive:
-        assert archive.testzip() is None
-        assert gzip.decompress(archive.read("spa_dist/a.js.gz")) == files.pop("spa_dist/a.js")
-        assert {name: archive.read(name) for name in files} == files
 
 
 TOPS = """
