@@ -14,8 +14,6 @@ from typing import Any
 import pytest
 
 import clincus
-from clincus_cli import losses
-from clincus_cli.sessions import run_shutdown
 from clincus_features import clone, uploads
 from tests.programs import DEADLINE
 from tests.table import table
@@ -36,7 +34,6 @@ class SilentDoor(Door):
         self.on_run = self.obey
 
     def obey(self, words: tuple[str, ...]) -> None:
-        """Stop and start the instance."""
         if words[0] in ("stop", "start"):
             self.instances[NAME]["status"] = {"stop": "Stopped", "start": "Running"}[words[0]]
 
@@ -67,7 +64,6 @@ class BusyDoor(Door):
         self.said: list[tuple[str, int]] = []
 
     def end(self, reason: str, status: int) -> None:
-        """End the command."""
         self.said.append((reason, status))
         self.ended.set()
 
@@ -91,7 +87,6 @@ class Clock:
         return getattr(time, name)
 
     def monotonic(self) -> float:
-        """The time of the test."""
         return self.now
 
 
@@ -125,7 +120,6 @@ def make_sessions(door: Door, reports: list[str], tmp_path: Path) -> clincus.Ses
 
 
 def add_clone(sessions: clincus.Sessions, door: Door) -> clincus.Session:
-    """Add a session with a clone."""
     session = add(sessions, mode="clone")
     door.instances[NAME]["config"][f"{clincus.LABEL}clone"] = "{}"
     return session
@@ -193,26 +187,6 @@ def test_an_answer_waits_no_longer_for_an_incus_that_has_much_to_do(clock, monke
             incus.query("/1.0/instances")
     assert late.value.status == 504
     assert given == [clincus.ANSWER_WITHIN, clincus.ANSWER_WITHIN - 16]
-
-
-def test_a_shutdown_and_its_question_wait_no_longer_than_a_delete_and_an_answer(sessions, door, capsys):
-    session = add_clone(sessions, door)
-    assert "is not known" in losses.loss_question(sessions, session)
-    assert sum(door.waits) <= clincus.ANSWER_PATIENCE
-    door.waits.clear()
-    options = SimpleNamespace(name=[NAME], all=False, force=True, delete=True, timeout=60)
-    context = SimpleNamespace(
-        options=options,
-        sessions=sessions,
-        environ=sessions.environ,
-        config=clincus.load_config(sessions.environ),
-        tell=lambda text: None,
-        show=lambda document, lines: 0,
-    )
-    with pytest.raises(clincus.ClincusError, match="no containers were shut down"):
-        run_shutdown(context)
-    assert "is kept, as" in capsys.readouterr().err
-    assert sum(door.waits) <= clincus.END_PATIENCE
 
 
 @table(

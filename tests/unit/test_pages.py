@@ -85,15 +85,6 @@ def test_few_commands_are_not_run_and_each_of_these_is_in_a_page():
     assert len(steps) > 120
 
 
-def test_a_page_says_when_it_was_last_checked():
-    ssh = ("docs/remote-access.md", "laptop$ ssh -N -L 3000:127.0.0.1:3000 host")
-    steps = [pages.Step("docs/a.md", 1, "clincus list", ()), pages.Step(ssh[0], 2, ssh[1], ())]
-    text = pages.stamped("# A\n", day="2026-01-02", machine="Debian 13 and Incus 6.0.4", steps=steps[:1])
-    assert text == "# A\n\n*Last checked on 2026-01-02 with Debian 13 and Incus 6.0.4: 1 command.*\n"
-    again = pages.stamped(text, day="2026-02-03", machine="Debian 14", steps=steps)
-    assert again == f"# A\n\n*Last checked on 2026-02-03 with Debian 14: 1 command; not run: `{ssh[1]}`.*\n"
-
-
 def test_each_page_has_that_line():
     for name in RUN:
         (day,) = pages.CHECKED.findall(READ[name])
