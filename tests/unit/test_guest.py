@@ -142,14 +142,6 @@ def test_a_tool_that_the_image_lacks_is_named_with_what_to_do(home):
     assert run(home, str(home / clincus.STARTED_FILE), "direct").returncode == 7, "without tmux it is the tool's"
 
 
-def test_a_shell_or_the_tool_can_be_had_beside(home):
-    place = str(home / "work space")
-    assert program(home, "shell", place, stdin="pwd; echo $KIND").stdout == f"{place}\nmy own\n"
-    assert program(home, "shell", place, "direct").stdout == "first it's\n"
-    (home / clincus.STARTED_FILE).unlink()
-    assert program(home, "shell", "/nowhere", "tool", stdin="pwd").stdout == f"{home}\n", "a container of another"
-
-
 @table(
     ("alert", "script"),
     [("bell", "exit 1"), ("activity", "echo something")],

@@ -117,10 +117,8 @@ def test_the_output_of_a_build_tells_stages_versions_and_what_is_missing():
         output.on_line(line)
     assert said == ["reading the package lists", "fetching claude"]
     assert output.properties()["clincus.tools"] == "claude=2.1.331"
-    for reason, words in (("npm error code E404", "E404"), ("self-signed certificate in chain", "/ca-certificates")):
-        output = cli_build.BuildOutput(said.append)
-        output.on_line(f"clincus: missing copilot {reason}")
-        assert words in output.notes()[-1]
+    output.on_line("clincus: missing copilot self-signed certificate in chain")
+    assert "/ca-certificates" in output.notes()[-1]
 
 
 class TestFetchTools:
@@ -175,7 +173,6 @@ class HereIncus(clincus.Incus):
 
 @pytest.fixture
 def context():
-    """What a build works with."""
     return cli_build.BuildContext(HereIncus(), cli_host.Host(), lambda _: None, "clincus-")
 
 

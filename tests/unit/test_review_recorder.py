@@ -13,10 +13,9 @@ import clincus
 from clincus_features.review import recorder as recording
 from clincus_features.review.changes import Changes
 from clincus_features.review.recorder import Look, Recorder
-from clincus_features.review.records import Record
 from clincus_features.review.thinning import thin
 from tests.builders import a_session
-from tests.programs import DEADLINE, wait_until
+from tests.programs import DEADLINE
 from tests.table import table
 
 SESSION = a_session(session_id="s", run="2026-01-01T00:00:00Z")
@@ -52,7 +51,6 @@ def app(tmp_path) -> App:
 
 @pytest.fixture
 def clock(monkeypatch) -> list[float]:
-    """The time as the recorder sees it, as its one item."""
     seconds = [0.0]
     monkeypatch.setattr(recording.time, "monotonic", lambda: seconds[0])
     return seconds
@@ -264,26 +262,3 @@ def test_what_is_too_old_goes_and_a_live_sessions_first_checkpoint_stays(recorde
     assert recorder.records.find(SESSION.id).ended
     thin(recorder, app.config, far)
     assert recorder.records.find(SESSION.id) is None
-
-
-def test_a_question_does_not_wait_for_a_look_that_hangs_and_the_look_goes_on(recorder, monkeypatch):
-    monkeypatch.setattr(recording, "ANSWER_WITHIN", 0.01)
-    ends, looks = threading.Event(), []
-
-    def look(session) -> Record:
-        looks.append(session.id)
-        ends.wait(60)
-        return recorder.records.of(session)
-
-    try:
-        for _ in range(3):
-            with pytest.raises(clincus.ClincusError, match="has not told yet") as refused:
-                recorder.soon(SESSION, look)
-            assert refused.value.status == 504
-        wait_until(lambda: looks, "the look")
-        assert looks == [SESSION.id], "a question beside a slow look begins none"
-    finally:
-        ends.set()
-    wait_until(lambda: not recorder._slow, "the end of the look")
-    monkeypatch.setattr(recording, "ANSWER_WITHIN", DEADLINE)
-    assert recorder.soon(SESSION, recorder.records.of).id == SESSION.id

@@ -72,7 +72,6 @@ def sessions(tmp_path: Path) -> Sessions:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time as upkeep sees it, as its one item."""
     seconds = [1000.0]
     monkeypatch.setattr(upkeep.time, "monotonic", lambda: seconds[0])
     return seconds
@@ -152,7 +151,6 @@ def test_what_a_failed_start_left_stays_if_its_tool_has_done_something_since(ses
 
 
 def tidy_up(sessions: Sessions, ended_at: str = "2026-01-01T10:00:00Z") -> None:
-    """Tidy up at noon with a grace of an hour."""
     ended = {session.session_id: ended_at for session in sessions.registry.all()}
     upkeep.delete_abandoned(sessions, NOON - timedelta(hours=1), ended, "")
 
@@ -201,7 +199,7 @@ def test_running_sessions_are_saved_after_a_ring_and_every_few_minutes(sessions,
     assert after(5) == [FIRST]
 
 
-def test_saves_that_hang_hold_up_no_other_and_are_tried_again_late_though_they_ring(sessions, monkeypatch):
+def test_saves_that_hang_hold_up_no_other(sessions, monkeypatch):
     saves, over, hanging = upkeep.Saves(), threading.Event(), [f"clincus-0a1b2c-{slot}" for slot in (3, 4, 5)]
     monkeypatch.setattr(upkeep, "SAVE_HANGS", 0.01)
     for name in (*hanging, FIRST):
@@ -227,9 +225,4 @@ def test_saves_that_hang_hold_up_no_other_and_are_tried_again_late_though_they_r
 
     monkeypatch.setattr(sessions, "save", save)
     wait_until(are_begun, "all saves to begin, and the end of the other one")
-    monkeypatch.setattr(upkeep, "SAVE_HANGS", 0.0)  # however long it was
     over.set()
-    wait_until(lambda: all(saves._last[""][name].hung for name in hanging), "the end of what hung")
-    for name in hanging:
-        sessions.registry.ring(name, NOON + timedelta(seconds=1))
-        assert saves._last[""][name].due(sessions.registry.get(name)) > upkeep.time.monotonic() + 100
