@@ -21,7 +21,6 @@ WELL = "passed: 100 passed in 10 min"
 
 @pytest.fixture
 def repository(tmp_path):
-    """A small repository with one commit."""
     folder = tmp_path / "repository"
     folder.mkdir()
     (folder / "clincus.py").write_text('__commit__ = "source"\n')

@@ -98,7 +98,6 @@ class Container:
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory) -> Path:
-    """The project of which each container has a copy."""
     folder = tmp_path_factory.mktemp("example")
     git(folder, "init", "-q", "-b", "main")
     for name in ("committed", "dirty", "gone", "kept"):
@@ -241,7 +240,6 @@ def test_a_start_does_not_wait_for_the_record_and_the_tool_does(container):
 
 
 def test_a_tool_does_not_wait_for_a_record_without_end(container):
-    """It goes on although the lock is never let go, and says that it did."""
     start = Start(container, 'echo $$ >"$HOME/pid"; sleep 600', wait=0.01)
     start.let_the_tool_wait()
     assert start.is_recording

@@ -222,7 +222,6 @@ def kept_session(monkeypatch):
 
 
 def test_what_a_session_that_stays_needs_stays(run, kept_session, tmp_path, home, capsys):
-    """What it uses in Incus, the settings of the machine, and conversations."""
     incus, machine = Incus(used_by=[kept_session]), record(Machine(tmp_path / "machine", is_root=True))
     for path in ("/1.0/networks/clincusbr0", "/1.0/storage-pools/default"):
         incus.answers[path]["used_by"].append(kept_session)

@@ -37,7 +37,6 @@ def archive_bytes():
 
 @pytest.fixture
 def archive(archive_bytes, tmp_path):
-    """A copy of the archive far from the checkout."""
     path = tmp_path / "elsewhere" / "clincus.pyz"
     build_zipapp.write_program(path, archive_bytes)
     return path
@@ -57,7 +56,6 @@ def compiled_bytes(archive_bytes):
 
 @pytest.fixture
 def cache(tmp_path):
-    """The cache folder of a user who starts the archive."""
     return tmp_path / "cache"
 
 
@@ -72,7 +70,6 @@ def started(archive, cache, *arguments, python=sys.executable, flags=("-I",)):
 
 @pytest.fixture
 def start(archive, cache):
-    """A function that runs the archive of a test."""
     return partial(started, archive, cache)
 
 
@@ -213,14 +210,6 @@ def test_one_that_others_can_write_is_not_run(start, folder):
     assert start("help").stdout == "planted\n"  # the trap works, were it trusted …
     folder.chmod(0o777)
     assert "Usage" in start("help").stdout  # … and it is not
-
-
-def test_starts_at_once_do_not_disturb_each_other(archive, cache, tmp_path):
-    environ = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "XDG_CACHE_HOME": str(cache)}
-    argv = [sys.executable, "-I", archive, "help"]
-    running = [subprocess.Popen(argv, env=environ, stdout=subprocess.DEVNULL) for _ in range(2)]
-    assert [one.wait(timeout=120) for one in running] == [0] * 2
-    assert len(list((cache / "clincus").iterdir())) == 1
 
 
 def test_an_old_build_goes_unless_it_runs(start, cache):
