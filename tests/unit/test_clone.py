@@ -525,14 +525,14 @@ OPTION = '[submodule "x"]\n\tpath = x\n\turl = -u./payload\n'
 COMMAND = '[submodule "x"]\n\tpath = x\n\turl = https://x.invalid\n\tupdate = !id\n'
 
 
-@table(("text", "steps"), [(OPTION, 2), (COMMAND, 1)])
-def test_a_gitmodules_that_git_refuses_is_not_let_in(tmp_path, example, monkeypatch, text, steps):
+@table("text", [OPTION, COMMAND])
+def test_a_gitmodules_that_git_refuses_is_not_let_in(tmp_path, example, monkeypatch, text):
     """Git before 2.46 does not look at what comes in a bundle, so another check has to notice."""
     config = private.CONFIG.replace("fsckObjects = true", "fsckObjects = false")
     assert config != private.CONFIG
     monkeypatch.setattr(private, "CONFIG", config)
     box = make_box(tmp_path, example).make()
-    if steps == 2:  # its content comes first, under a harmless name
+    if text == OPTION:  # its content comes first, under a harmless name
         (box.folder / "notes").write_text(text)
         box.commit()
         box.fetch("first")
@@ -595,7 +595,6 @@ def test_a_delete_is_refused_until_all_is_fetched_or_kept_as_a_bundle(box, proje
 
 @pytest.fixture
 def synced(monkeypatch):
-    """The paths that were synced so far."""
     paths, sync = [], os.fsync
 
     def noted(descriptor: int) -> None:

@@ -106,12 +106,6 @@ def await_looks() -> None:
     wait_until(lambda: "looking into" not in str(threading.enumerate()), "the end of the looks")
 
 
-def until_told(ask: Callable[[str], dict[str, object]]) -> dict[str, object]:
-    told: list[dict[str, object]] = []
-    wait_until(lambda: told.append(ask(NAME)) or not told[-1]["pending"], "the answer")
-    return told[-1]
-
-
 def test_an_answer_comes_before_that_of_the_container_and_calls_nothing_clean(sessions, ask):
     slow = Slow()
     sessions.extensions.keepers += [slow.keeper, uploads.KEEPER]
@@ -125,7 +119,8 @@ def test_an_answer_comes_before_that_of_the_container_and_calls_nothing_clean(se
         assert slow.looks == 1, "a question beside a look begins none"
     finally:
         slow.may.set()
-    told = until_told(ask)
+    await_looks()
+    told = ask(NAME)
     assert (told["commits"], told["total"], told["unknown"]) == ({"count": 1, "names": ["a1 Fix"]}, 2, "")
     assert slow.looks == 1
     await_looks()
