@@ -81,11 +81,6 @@ def test_a_call_is_described_with_its_answers(name, method, path, call):
         assert {"$ref": "#/components/parameters/IfNoneMatch"} in call["parameters"]
 
 
-def test_names_of_calls_are_theirs_alone():
-    names = [call["operationId"] for *_, call in CALLS]
-    assert len(set(names)) == len(names)
-
-
 @table(("place", "field"), [*all_fields()])
 def test_a_field_is_described_with_an_example(place, field):
     assert field["description"]

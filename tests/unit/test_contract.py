@@ -148,15 +148,10 @@ ITEM = {
 WITH_BODY, WITH_QUERY = clincus.Route("POST", "/x", ITEM, print), clincus.Route("GET", "/x", ITEM, print)
 
 
-@table(
-    "fields",
-    [
-        {"name": "a", "count": 3, "keep": False, "roots": ["/a", ""], "mode": "clone"},
-        {"name": "a", "roots": None, "size": {"cols": 1}, "labels": {"any": "text"}},
-    ],
-)
-def test_a_body_that_fits_is_read(fields):
-    assert WITH_BODY.read_body(json.dumps(fields).encode()) == fields
+def test_a_body_that_fits_is_read():
+    fields = {"name": "a", "count": 3, "keep": False, "roots": ["/a"], "size": {"cols": 1}, "labels": {"any": "text"}}
+    for one in (fields, {"name": "a", "roots": None}):
+        assert WITH_BODY.read_body(json.dumps(one).encode()) == one
     assert (WITH_BODY.defaults["count"], WITH_BODY.defaults["keep"]) == (2, None)
 
 
