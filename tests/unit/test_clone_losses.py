@@ -180,7 +180,6 @@ def repositories_in(folder: Path, number: int) -> None:
 
 @pytest.fixture
 def few(monkeypatch) -> int:
-    """So many repositories are looked into."""
     real = clincus.packaged_text
     assert "most=200 #" in real("guest/clone-snapshot.sh")
     monkeypatch.setattr(clincus, "packaged_text", lambda path: real(path).replace("most=200 #", "most=3 #"))
