@@ -41,7 +41,6 @@ def fields(schema, place):
 
 
 def all_fields():
-    """Every field of a body, an answer and a schema."""
     for name, schema in CONTRACT["components"]["schemas"].items():
         yield from fields(schema, name)
     for name, _, _, call in CALLS:
@@ -51,7 +50,6 @@ def all_fields():
 
 
 def parameters():
-    """Every parameter."""
     yield from CONTRACT["components"]["parameters"].items()
     for path, item in CONTRACT["paths"].items():
         calls = [item[method] for method in METHODS if method in item]
@@ -81,22 +79,6 @@ def test_a_call_is_described_with_its_answers(name, method, path, call):
         assert answers["304"] == {"$ref": "#/components/responses/NotModified"}
         assert answers["200"]["headers"]["ETag"] == {"$ref": "#/components/headers/ETag"}
         assert {"$ref": "#/components/parameters/IfNoneMatch"} in call["parameters"]
-
-
-def test_a_generated_client_can_write_a_file():
-    call = CONTRACT["paths"]["/api/sessions/{id}/files/content"]["put"]
-    named = [
-        CONTRACT["components"]["parameters"][one["$ref"].rpartition("/")[2]]["name"]
-        for one in call["parameters"]
-        if "$ref" in one
-    ]
-    assert {"If-Match", "If-None-Match"} <= set(named)
-    assert call["responses"]["204"]["headers"]["ETag"]
-
-
-def test_names_of_calls_are_theirs_alone():
-    names = [call["operationId"] for *_, call in CALLS]
-    assert len(set(names)) == len(names)
 
 
 @table(("place", "field"), [*all_fields()])
@@ -140,39 +122,10 @@ def test_a_client_learns_the_version_and_the_extensions():
     assert overview(router) == {"version": clincus.__version__, "api": API, "extensions": ["agent"]}
 
 
-@table(("hosts", "is_cut"), [(MOST_ROWS, False), (MOST_ROWS + 1, True)])
-def test_a_list_of_connections_says_whether_older_ones_have_gone(hosts, is_cut):
+def test_a_list_of_connections_says_whether_older_ones_have_gone():
     records = Records()
-    for number in range(hosts):
+    for number in range(MOST_ROWS + 1):
+        assert not records.documents()["truncated"]
         records.refuse(f"{number}.example", 443, "not listed")
     shown = records.documents()
-    assert shown["truncated"] is is_cut
-    assert len(shown["refused"]) == MOST_ROWS
-
-
-# Fields of answers in which "" says that there is nothing, from before the rule of docs/api.md: a new one is null then.
-EMPTY = {
-    "Agent.reason", "Agent.since", "AgentWhy.at", "ChangedFile.new", "ChangedFile.old", "Changes.files.old_path",
-    "Changes.files.runs", "Changes.stale", "Commit.branch", "CommitDraft.branch", "CommitDraft.head",
-    "CommitDraft.name", "CommitDraft.operation", "Cost.windows.resets_at", "Engine.name", "Engine.since",
-    "Engine.version", "HealthCheck.fix", "HistoryEntry.branch", "HistoryEntry.prompt", "Image.created_at",
-    "LogEntry.by", "Login.good_until", "Login.last_used", "Login.service", "Network.refused.host",
-    "Ports.ports.process", "Prompt.prompt_id", "Protection.note", "Push.public_key", "Push.quiet_hours",
-    "Push.zone", "PushNews.id", "PushNews.since", "PushNews.state", "Session.created_at", "Session.deadline",
-    "Session.engine", "Session.member", "Session.name", "Session.profile", "Session.protection_note",
-    "Session.rang_at", "Session.started_at", "Session.unreachable_since", "Unsaved.unknown",
-}  # fmt: skip
-
-
-def test_a_field_without_a_value_is_null():
-    of_answers = {place: field for place, field in all_fields() if " " not in place and not place.startswith("Config.")}
-    says_empty = {place for place, field in of_answers.items() if re.search(r'""|\bempty\b', field["description"])}
-    texts = {place for place in says_empty if of_answers[place].get("type") == "string"}
-    assert texts == EMPTY
-
-
-def test_a_time_that_is_never_empty_has_the_format_of_one():
-    times = {place: field for place, field in all_fields() if re.search(r"[._]at$", place) and place not in EMPTY}
-    assert len(times) > 8
-    texts = {place: field for place, field in times.items() if "string" in field.get("type", ())}
-    assert [place for place, field in texts.items() if field.get("format") != "date-time"] == []
+    assert (shown["truncated"], len(shown["refused"])) == (True, MOST_ROWS)

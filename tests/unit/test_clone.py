@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import os
 import shutil
@@ -131,7 +130,6 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_box(folder: Path, example: Path) -> Box:
-    """A stand-in for a container and, in `workspace`, a copy of the example for it."""
     (folder / "home").mkdir()
     project = shutil.copytree(example, folder / "project", symlinks=True)
     return Box(folder / "box", Path(project), folder / "home")
@@ -148,7 +146,6 @@ def project(box: Box) -> Path:
 
 
 def look(folder: Path) -> dict[str, object]:
-    """All files of a folder but those of .git, each with its mode and content."""
     found: dict[str, object] = {}
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
@@ -165,7 +162,7 @@ def refusal(work: Any, *arguments: Any) -> str:
     return caught.value.message
 
 
-# ---- making a clone ------------------------------------------------------------------------------------------------
+# ---- making a clone
 
 
 def test_a_clone_has_the_whole_history_and_the_same_branch(box, project):
@@ -185,27 +182,16 @@ def test_a_clone_has_the_whole_history_and_the_same_branch(box, project):
 ANN = "[user]\nname = Ann Ö\nemail = ann@example.org\nsigningkey = secret\n"
 
 
-@table(
-    ("persons", "author"),
-    [
-        (ANN, ["Ann Ö", "ann@work.example"]),
-        ("[user]\nname = --global\n", ["", ""]),
-        ('[user]\nname = "a\\nb"\n', ["", ""]),
-    ],
-)
-def test_commits_in_a_clone_have_the_author_that_git_takes_on_the_host(tmp_path, example, persons, author):
-    box = make_box(tmp_path, example)
-    (tmp_path / "home/.gitconfig").write_text(persons)
-    if persons == ANN:
-        git(box.workspace, "config", "user.email", "ann@work.example")
+def test_commits_in_a_clone_have_the_author_that_git_takes_on_the_host(box, project, tmp_path):
+    (tmp_path / "home/.gitconfig").write_text(ANN)
+    git(project, "config", "user.email", "ann@work.example")
     box.make()
     settings = git(box.folder, "config", "--local", "--list").splitlines()
-    found = dict(line.split("=", 1) for line in settings if line.startswith("user."))
-    assert [found.pop("user.name", ""), found.pop("user.email", "")] == author
-    assert found == {}, "no key of the person's"
+    found = [line for line in settings if line.startswith("user.")]
+    assert sorted(found) == ["user.email=ann@work.example", "user.name=Ann Ö"], "no key of the person's"
 
 
-ODD = ["with space", "quote'\"", "line\nbreak", "-dash", "back\\slash", "\udcff", "sub/deep/er", ":(glob)x"]
+ODD = ["with space", "line\nbreak", "-dash", "back\\slash", "\udcff", "sub/deep/er", ":(glob)x"]
 
 
 def test_uncommitted_changes_lie_on_top(box, project):
@@ -216,7 +202,6 @@ def test_uncommitted_changes_lie_on_top(box, project):
     (project / "one").write_text("changed\n")
     (project / "two").unlink()
     (project / "two").mkdir()  # a path may have become another kind of thing
-    (project / "two/in").write_text("x")
     (project / "two/program").write_text("x")
     (project / "two/program").chmod(0o755)
     (project / "link").symlink_to("one")
@@ -289,21 +274,13 @@ def test_what_does_not_come_along_is_said(box, project):
     assert "repositories of their own" in warnings
 
 
-def make_link(path: Path, target: str = "/elsewhere") -> None:
-    """Put a link in the place of whatever is at a path."""
-    if path.exists():
-        path.rename(path.with_name("moved"))
-    path.symlink_to(target)
-
-
 SPOILED = [
     (lambda p: (p / ".git/shallow").write_text(""), "unshallow"),
     (lambda p: (p / ".git/objects/info/alternates").write_text("/elsewhere\n"), "borrows objects"),
     (lambda p: (p / ".git/objects/pack/pack-1.promisor").write_text(""), "partial clone"),
-    (lambda p: (p / ".git/HEAD").write_text("what\n"), "HEAD is broken"),
     (lambda p: (p / ".git/HEAD").write_text("1" * 40 + "\n"), "no commit that is there"),
-    (lambda p: make_link(p / ".git", "moved"), "symbolic link"),
-    (lambda p: make_link(p / ".git/objects/pack/pack-1.pack"), "symbolic"),
+    (lambda p: ((p / ".git").rename(p / "moved"), (p / ".git").symlink_to("moved")), "symbolic link"),
+    (lambda p: (p / ".git/objects/pack/pack-1.pack").symlink_to("/elsewhere"), "symbolic"),
     (lambda p: ((p / ".git").rename(p / "g"), (p / ".git").write_text("gitdir: g\n")), "does not name this folder"),
     (lambda p: (p / "huge").write_bytes(bytes(2 << 20)), "clone.size_limit"),
 ]
@@ -334,22 +311,19 @@ def test_a_made_up_git_folder_does_not_get_the_commits_of_another_repository(tmp
     assert not box.folder.exists()
 
 
-# ---- nothing that lies in the folder runs --------------------------------------------------------------------------
+# ---- nothing that lies in the folder runs
 
 
 def test_nothing_that_a_repository_names_runs_on_this_host(box, project, tmp_path):
-    """Each hook, filter, driver and monitor that git knows writes a file when it runs."""
     ran, program = tmp_path / "ran", tmp_path / "evil"
     program.write_text(f'#!/bin/sh\necho "$0 $*" >>{ran}\ncat\n')
     program.chmod(0o755)
     evil = str(program)
     settings = ["[core]", f"hooksPath = {project}/.git/hooks", '[remote "origin"]', f"url = ext::{evil}"]
     for key in (
-        "core.fsmonitor", "core.sshCommand", "core.editor", "core.pager", "core.askPass", "core.gitProxy",
-        "core.alternateRefsCommand", "filter.evil.clean", "filter.evil.smudge", "filter.evil.process",
-        "diff.evil.textconv", "diff.evil.command", "diff.external", "merge.evil.driver", "gpg.program",
-        "uploadpack.packObjectsHook", "credential.helper", "hook.evil.command", "alias.fetch", "pager.log",
-        "trailer.evil.command", "remote.origin.uploadpack", "sequence.editor",
+        "core.fsmonitor", "core.sshCommand", "core.editor", "core.pager", "core.alternateRefsCommand",
+        "filter.evil.clean", "filter.evil.smudge", "filter.evil.process", "diff.evil.textconv", "diff.external",
+        "merge.evil.driver", "uploadpack.packObjectsHook", "hook.evil.command", "remote.origin.uploadpack",
     ):  # fmt: skip
         section, _, name = key.rpartition(".")
         group, _, part = section.partition(".")
@@ -371,23 +345,6 @@ def test_nothing_that_a_repository_names_runs_on_this_host(box, project, tmp_pat
     assert not ran.exists(), ran.read_text()
 
 
-def test_a_file_that_cannot_be_read_fails_the_clone_instead_of_being_left_out(box, project, monkeypatch):
-    (project / "new").write_text("x")
-    bring_in = clone.prepare(box, box.session, clincus.LaunchRequest(str(project), mode="clone"))
-    opens = Folder.open
-
-    def open_(folder: Folder, path: str) -> Any:
-        if path == "new":
-            raise OSError(24, "Too many open files")
-        return opens(folder, path)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Folder, "open", open_)
-        assert "cannot be read: Too many open files" in refusal(bring_in, box.session)
-    shutil.rmtree(box.folder)
-    assert "new" in look(box.make().folder)
-
-
 def test_files_behind_a_filter_stay_here_and_are_said(box, project, tmp_path):
     """They are in clear in the work tree, and git-crypt and its like keep them from the history."""
     attributes = tmp_path / "my attributes"
@@ -403,16 +360,14 @@ def test_files_behind_a_filter_stay_here_and_are_said(box, project, tmp_path):
 
 
 def test_objects_that_are_borrowed_meanwhile_do_not_get_into_a_clone(box, project):
-    """A session that has the folder mounted could name those of any repository whose commits it knows."""
     bring_in = clone.prepare(box, box.session, clincus.LaunchRequest(str(project), mode="clone"))
     (project / ".git/objects/info").mkdir(exist_ok=True)
     (project / ".git/objects/info/alternates").write_text("/elsewhere\n")
     assert "borrows objects" in refusal(bring_in, box.session)
 
 
-@table("path", ["sub/secret", "secret", "../secret", "/etc/hostname", ""])
+@table("path", ["sub/secret", "secret", "../secret"])
 def test_a_link_that_is_swapped_in_leads_nowhere(tmp_path, path):
-    """Another session may have the folder mounted, and change it between git's look and ours."""
     outside, folder = tmp_path / "outside", tmp_path / "folder"
     outside.mkdir()
     folder.mkdir()
@@ -422,15 +377,14 @@ def test_a_link_that_is_swapped_in_leads_nowhere(tmp_path, path):
     (folder / "secret").symlink_to(outside / "secret")
     assert [file.path for file in overlay.read_files(str(folder), [path]) if not file.link] == []
     with Folder(str(folder)) as held:
-        assert held.read(path or "sub", 10) == b""
+        assert held.read(path, 10) == b""
         assert list(held.files("sub")) == []
 
 
-# ---- fetch ---------------------------------------------------------------------------------------------------------
+# ---- fetch
 
 
 def state_of(project: Path) -> dict[str, object]:
-    """What a fetch may not touch."""
     kept = {path: (project / ".git" / path).read_bytes() for path in ("HEAD", "index", "config")}
     branches = git(project, "for-each-ref", "--format=%(refname) %(objectname)", "refs/heads/main", "refs/tags")
     return {**kept, "files": look(project), "branches": branches, "hooks": sorted(os.listdir(project / ".git/hooks"))}
@@ -488,7 +442,6 @@ def test_a_rewritten_history_takes_the_place_of_what_was_fetched_but_not_of_othe
     box.commit("more")
     assert "moved elsewhere" in refusal(box.fetch, "work")
     assert git(project, "rev-parse", "work") == mine
-    assert box.fetch("work-2").commits == 1
 
 
 def test_a_branch_that_cannot_be_written_is_refused(box, project):
@@ -499,9 +452,10 @@ def test_a_branch_that_cannot_be_written_is_refused(box, project):
     git(project, "checkout", "--quiet", "--", ".")
     (project / ".git/refs/heads/held.lock").touch()
     before = state_of(project)
-    cannot = [(name, "cannot be") for name in ("-x", "a..b", "x.lock", "HEAD", "../x", "@{1}")]
     for branch, words in [
-        *cannot,
+        ("-x", "cannot be"),
+        ("../x", "cannot be"),
+        ("HEAD", "cannot be"),
         ("main", "checked out"),
         ("other/x", "cannot be a branch beside 'other'"),
         ("held", "held.lock' is there"),
@@ -513,7 +467,6 @@ def test_a_branch_that_cannot_be_written_is_refused(box, project):
 @table(
     ("when", "path"),
     [
-        ("", "refs/heads/clincus/clincus-a1b2c3-1"),
         ("", "logs/refs/heads/clincus/clincus-a1b2c3-1"),
         ("copy_file", "objects/pack"),
         ("check_branch", "refs/heads/clincus"),
@@ -547,24 +500,11 @@ def test_a_link_that_lies_there_or_is_swapped_in_during_a_fetch_is_not_written_t
     assert look(outside) == {"bashrc": (0, b"# mine\n")}
 
 
-@table(
-    ("name", "branch"),
-    [("Fix login", "clincus/Fix-login"), ("a/b~c", "clincus/a-b-c"), ("x.lock", "clincus/clincus-a1b2c3-1")],
-)
-def test_the_branch_has_the_name_of_the_session(name, branch):
-    assert landing.branch_name(SESSION._replace(name=name), "") == branch
-
-
 LIES = {
-    "nothing": lambda line, rest: b"",
-    "a long line": lambda line, rest: b"a" * 100_000,
     "an odd line": lambda line, rest: b"\x1b[2J --upload-pack=x 1 main\n" + rest,
     "a flipped bit": lambda line, rest: line + b"\n" + rest[:-60] + bytes([rest[-60] ^ 1]) + rest[-59:],
     "another reference": lambda line, rest: line + b"\n" + rest.replace(b"refs/clincus/tip", b"refs/heads/../../x"),
     "another tip": lambda line, rest: line.replace(line[:40], b"2" * 40) + b"\n" + rest,
-    "a missing base": lambda line, rest: (
-        line + b"\n" + rest.replace(b"bundle\n", b"bundle\n-" + b"3" * 40 + b" x\n", 1)
-    ),
     "too much": lambda line, rest: line + b"\n" + rest + bytes(2 << 20),
 }
 
@@ -585,14 +525,14 @@ OPTION = '[submodule "x"]\n\tpath = x\n\turl = -u./payload\n'
 COMMAND = '[submodule "x"]\n\tpath = x\n\turl = https://x.invalid\n\tupdate = !id\n'
 
 
-@table(("text", "steps"), [(OPTION, 2), (COMMAND, 1)])
-def test_a_gitmodules_that_git_refuses_is_not_let_in(tmp_path, example, monkeypatch, text, steps):
+@table("text", [OPTION, COMMAND])
+def test_a_gitmodules_that_git_refuses_is_not_let_in(tmp_path, example, monkeypatch, text):
     """Git before 2.46 does not look at what comes in a bundle, so another check has to notice."""
     config = private.CONFIG.replace("fsckObjects = true", "fsckObjects = false")
     assert config != private.CONFIG
     monkeypatch.setattr(private, "CONFIG", config)
     box = make_box(tmp_path, example).make()
-    if steps == 2:  # its content comes first, under a harmless name
+    if text == OPTION:  # its content comes first, under a harmless name
         (box.folder / "notes").write_text(text)
         box.commit()
         box.fetch("first")
@@ -605,7 +545,6 @@ def test_a_gitmodules_that_git_refuses_is_not_let_in(tmp_path, example, monkeypa
 
 
 def test_git_gets_so_much_memory_and_no_more(project):
-    """A few bytes of a pack can unfold to any number, and git holds a commit or a delta's result whole."""
     with private.private_git(repository.find_repository(str(project), os.environ)) as own:
         assert int(own.text("-c", "alias.memory=!ulimit -v", "memory")) == private.MEMORY_KIB
 
@@ -619,13 +558,11 @@ def test_a_fetch_names_the_gitlinks_that_come_with_it(box, monkeypatch):
     box.commit()
     moved = box.fetch()
     assert (moved.gitlinks, moved.gitlinks_truncated) == (("deep", "sub"), False)
-    for bound in ("TOLD_GITLINKS", "FOUND_GITLINKS", "TREE_LIMIT"):  # a tree may unfold without end
-        with monkeypatch.context() as patch:
-            patch.setattr(landing, bound, 1)
-            assert box.fetch().gitlinks_truncated
+    monkeypatch.setattr(landing, "TREE_LIMIT", 1)  # a tree may unfold without end
+    assert box.fetch().gitlinks_truncated
 
 
-# ---- push and what a delete would lose -----------------------------------------------------------------------------
+# ---- push and what a delete would lose
 
 
 def test_newer_commits_of_the_host_come_as_a_remote_branch_and_merge_nothing(box, project):
@@ -658,7 +595,6 @@ def test_a_delete_is_refused_until_all_is_fetched_or_kept_as_a_bundle(box, proje
 
 @pytest.fixture
 def synced(monkeypatch):
-    """The paths that were synced so far."""
     paths, sync = [], os.fsync
 
     def noted(descriptor: int) -> None:
@@ -697,21 +633,6 @@ def test_what_a_delete_kept_is_there_when_the_conversation_goes_on_in_a_new_clon
     assert git(new.folder, "show", "kept/uncommitted:open") == "not committed\n"
     assert git(new.folder, "show", "refs/kept/stash/1:one") == "put away\n"
     assert git(new.folder, "status", "--porcelain") == ""
-
-
-def test_folders_that_a_killed_process_left_are_deleted_and_no_others(tmp_path, monkeypatch):
-    monkeypatch.setattr(private, "LEFT_FOR", 3600.0)
-    for name in ("clincus-git-left", "clincus-git-held", "clincus-git-new", "elsewhere"):
-        (tmp_path / name / "objects").mkdir(parents=True)
-    (tmp_path / "clincus-git-link").symlink_to("elsewhere")
-    for name in ("left", "held", "link"):
-        os.utime(tmp_path / f"clincus-git-{name}", (0, 0))
-    held = os.open(tmp_path / "clincus-git-held", os.O_RDONLY)
-    fcntl.flock(held, fcntl.LOCK_SH)
-    private.sweep(str(tmp_path))
-    os.close(held)
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"clincus-git-held", "clincus-git-new", "clincus-git-link", "elsewhere"}
 
 
 def test_a_clone_that_cannot_be_read_is_kept_unless_a_person_insists(box):

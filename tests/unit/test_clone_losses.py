@@ -44,13 +44,11 @@ def stash(folder: Path) -> None:
 
 
 def commits_without_a_branch(folder: Path) -> None:
-    """One with a tag, and one with a name that a program of the agent made."""
     detached(folder, "released", "tag", "v1")
     detached(folder, "wip", "update-ref", "refs/wip/one", "HEAD")
 
 
 def work_trees(folder: Path) -> None:
-    """One of them has lost its folder, as after a restart if it was in /tmp."""
     for name in ("second", "lost"):
         git(folder, "worktree", "add", "--quiet", "--detach", str(folder.parent / name))
     (folder.parent / "second/half").write_text("done\n")
@@ -65,7 +63,6 @@ def nested(folder: Path) -> None:
 
 
 def rich_nested(folder: Path) -> None:
-    """A repository within, with work under every kind of name."""
     nested(folder)
     app = folder / "app"
     git(app, "notes", "add", "--message", "a note")
@@ -183,7 +180,6 @@ def repositories_in(folder: Path, number: int) -> None:
 
 @pytest.fixture
 def few(monkeypatch) -> int:
-    """So many repositories are looked into."""
     real = clincus.packaged_text
     assert "most=200 #" in real("guest/clone-snapshot.sh")
     monkeypatch.setattr(clincus, "packaged_text", lambda path: real(path).replace("most=200 #", "most=3 #"))
@@ -210,14 +206,6 @@ def test_ignored_repositories_hide_no_other(box, few):
     with pytest.raises(clincus.UnsavedError, match=APP):
         box.keep(box.session)
     assert "app/main.py" in git(box.workspace, "ls-tree", "-r", "--name-only", box.fetch("before").head)
-    git(box.folder, "add", "--all")
-    git(box.folder, "commit", "--quiet", "--message", "Add the app")  # as a gitlink
-    assert box.fetch().gitlinks == ("app",)
-    with pytest.raises(clincus.UnsavedError, match=r"1 repository within its clone \(app\)"):
-        box.keep(box.session)
-    nested(box.folder / "app")  # git now refuses to tell of many paths at once which it ignores
-    with pytest.raises(clincus.UnsavedError, match=r"repositories within its clone \(app, app/app\)"):
-        box.keep(box.session)
 
 
 # -- What only root can read, and what git cannot take
@@ -246,7 +234,6 @@ def give_to_user(folder: Path) -> None:
 
 
 def unreadable_file(folder: Path) -> None:
-    """A database that the agent's `sudo` has made."""
     (folder / "data").write_text("of root\n")
     (folder / "data").chmod(0)
 
@@ -289,13 +276,7 @@ def nested_without_an_index(box: Box) -> None:
 
 
 def index_lost(box: Box) -> None:
-    """As on a full disk, where git cannot write a tree."""
     (box.folder / ".git/index").write_text("no index")
-
-
-def huge_file(box: Box) -> None:
-    (box.folder / "large").write_bytes(os.urandom(1 << 20))
-    box.settings["clone.size_limit"] = "64KiB"
 
 
 @table(
@@ -303,7 +284,6 @@ def huge_file(box: Box) -> None:
     [
         (nested_without_an_index, False),
         (index_lost, True),
-        (huge_file, True),
     ],
 )
 def test_work_that_cannot_be_kept_costs_no_commit_of_a_forced_delete(tmp_path, example, spoil, is_lost):
@@ -318,18 +298,3 @@ def test_work_that_cannot_be_kept_costs_no_commit_of_a_forced_delete(tmp_path, e
     assert any("is lost: " in report for report in box.reports) == is_lost
     if spoil is nested_without_an_index:
         assert "app/main.py" in files_of(box, refs["clincus/tip"])
-
-
-def test_half_of_the_list_of_the_files_to_keep_is_a_failure(tmp_path, monkeypatch):
-    for one in ("one", "two"):
-        (tmp_path / one).write_text(f"{one}\n")
-    place = tmp_path / "bin" / "head"
-    place.parent.mkdir()
-    place.write_text(f"#!/bin/sh\nPATH={os.environ['PATH']}\nexec head -c 3\n")
-    place.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{place.parent}:{os.environ['PATH']}")
-    listed = b"one\0two\0"
-    command = clincus.guest_command("keep-files", str(tmp_path), str(len(listed)))
-    done = subprocess.run(command, check=False, input=listed, capture_output=True, timeout=60)
-    assert done.returncode != 0
-    assert done.stderr

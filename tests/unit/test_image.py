@@ -28,12 +28,6 @@ Types: deb
 URIs: file:/srv/packages
 Suites: ./
 Trusted: yes
-
-Types: deb
-Enabled: no
-URIs: http://off.example/debian
-Suites: trixie
-Components: main
 """
 
 
@@ -55,7 +49,6 @@ ONE_LINE = "# deb http://a trixie main\ndeb [arch=amd64 signed-by=/k.gpg] https:
         (FOLDED, ("deb http://a trixie main contrib", "deb http://b trixie main contrib")),
         (WITH_KEY, ("deb http://a trixie main",)),  # a key in the file itself is no path
         (ONE_LINE, ("deb [signed-by=/k.gpg] https://b trixie main",)),
-        ("deb http://a sid main", ()),
     ],
 )
 def test_the_sources_of_the_hosts_release_are_taken(text, mirrors):
@@ -69,10 +62,8 @@ SECRET_PROXY = "http://ann:secret@proxy.example:3128"
     ("proxy", "without"),
     [
         (SECRET_PROXY, "http://proxy.example:3128"),
-        ("ann:secret@proxy.example:3128", "proxy.example:3128"),
         ("http://ann:s@c/r:t@proxy.example", "http://proxy.example"),
         ("socks5h://ann:secret@[2001:db8::1]:1080", "socks5h://[2001:db8::1]:1080"),
-        ("http://proxy.example:3128", "http://proxy.example:3128"),
     ],
 )
 def test_the_address_of_a_proxy_without_its_user(proxy, without):
@@ -83,7 +74,6 @@ def test_the_address_of_a_proxy_without_its_user(proxy, without):
     ("environ", "mode", "engine", "gets"),
     [
         ({"https_proxy": SECRET_PROXY, "NO_PROXY": ".example"}, "open", "", True),
-        ({"https_proxy": "http://proxy.example:3128"}, "open", "", False),  # that is in the image
         ({"https_proxy": SECRET_PROXY}, "allow-list", "", False),
         ({"https_proxy": SECRET_PROXY}, "open", "far", False),
     ],
@@ -101,9 +91,7 @@ def test_every_ingredient_of_a_recipe_changes_its_key():
         {"suite": "bookworm"},
         {"packages": ("tmux",)},
         {"tools": ("claude",)},
-        {"tools": ("claude@1.2.3",)},
         {"files": (cli_recipe.ImageFile("/etc/x", b"1"),)},
-        {"files": (cli_recipe.ImageFile("/etc/x", b"1", 0o755),)},
         {"mirrors": ("deb http://a trixie main",)},
         {"uid": 1001},
         {"base": "images:debian/13"},
@@ -129,10 +117,8 @@ def test_the_output_of_a_build_tells_stages_versions_and_what_is_missing():
         output.on_line(line)
     assert said == ["reading the package lists", "fetching claude"]
     assert output.properties()["clincus.tools"] == "claude=2.1.331"
-    for reason, words in (("npm error code E404", "E404"), ("self-signed certificate in chain", "/ca-certificates")):
-        output = cli_build.BuildOutput(said.append)
-        output.on_line(f"clincus: missing copilot {reason}")
-        assert words in output.notes()[-1]
+    output.on_line("clincus: missing copilot self-signed certificate in chain")
+    assert "/ca-certificates" in output.notes()[-1]
 
 
 class TestFetchTools:
@@ -187,17 +173,7 @@ class HereIncus(clincus.Incus):
 
 @pytest.fixture
 def context():
-    """What a build works with."""
     return cli_build.BuildContext(HereIncus(), cli_host.Host(), lambda _: None, "clincus-")
-
-
-def test_packages_that_cannot_be_installed_are_reported_as_apt_gets_failure(context, tmp_path, monkeypatch):
-    (tmp_path / "apt-get").write_text("#!/bin/sh\necho no network >&2\nexit 100\n")
-    (tmp_path / "apt-get").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    with pytest.raises(clincus.ClincusError) as caught:
-        cli_build.fill_container(context, "box", [], cli_build.apt_commands(["tmux", "zip"]), print)
-    assert caught.value.message == "apt-get in the build container failed (exit code 100): no network"
 
 
 def test_both_ways_to_build_take_the_same_steps(context, tmp_path):
@@ -223,7 +199,7 @@ def test_certificates_and_proxy_of_the_host_go_into_the_image(tmp_path):
     assert 'Acquire::http::Proxy "http://p.example:8080"' in files["/etc/apt/apt.conf.d/90clincus-http-proxy"]
 
 
-@table("name", ["http_proxy", "HTTPS_PROXY", "ALL_PROXY"])
+@table("name", ["http_proxy", "HTTPS_PROXY"])
 def test_no_image_holds_the_password_of_a_proxy(tmp_path, name):
     recipe = cli_recipe.Recipe(files=cli_recipe.host_files(cli_host.Host(str(tmp_path)), {name: SECRET_PROXY}))
     files, commands = recipe.contents()

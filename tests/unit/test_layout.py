@@ -14,7 +14,6 @@ CORE = ROOT / "clincus.py"
 
 
 def module_name(path: Path) -> str:
-    """The dotted name that a file is imported by."""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
@@ -74,28 +73,6 @@ def test_no_component_of_the_page_has_more_than_200_lines():
     """No other file has a limit: tests/measures.py shows how the code reads."""
     lengths = {path: path.read_text("utf-8").count("\n") for path in (ROOT / "spa/src").rglob("*.svelte")}
     assert {path.name: length for path, length in lengths.items() if length > 200} == {}
-
-
-def test_no_code_searches_the_message_of_an_error():
-    """INCUS_FAILURES has the words of Incus, and an error its kind."""
-    found = []
-    for path in [CORE, *MODULES]:
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Compare) and isinstance(node.ops[0], (ast.In, ast.NotIn)):
-                found += [(path, node.lineno) for one in node.comparators if getattr(one, "attr", "") == "message"]
-    assert found == []
-
-
-def test_a_function_for_an_engine_is_told_which_one():
-    """A default would be this host, so a forgotten engine would go unnoticed."""
-    found = set()
-    for path in [CORE, *MODULES]:
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.FunctionDef):
-                given = node.args.args[len(node.args.args) - len(node.args.defaults) :] + node.args.kwonlyargs
-                found |= {node.name for one in given if one.arg == "engine"}
-    # Doors and folders of this host are the usual ones.
-    assert found == {"__init__", "incus_failure", "workspace_folder"}
 
 
 def test_the_places_where_to_change_what_are_in_the_code():

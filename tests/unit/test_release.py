@@ -21,7 +21,6 @@ WELL = "passed: 100 passed in 10 min"
 
 @pytest.fixture
 def repository(tmp_path):
-    """A small repository with one commit."""
     folder = tmp_path / "repository"
     folder.mkdir()
     (folder / "clincus.py").write_text('__commit__ = "source"\n')
@@ -30,14 +29,12 @@ def repository(tmp_path):
 
 
 def commit(folder: Path) -> str:
-    """Commit all and return the commit."""
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "--allow-empty", "--message=Step")
     return git(folder, "rev-parse", "HEAD").strip()
 
 
 def write_night(folder: Path, of: str, result: str = WELL) -> None:
-    """Write the record of a night."""
     (folder / "docs").mkdir(exist_ok=True)
     (folder / build_release.NIGHT).write_text(f"| | |\n| --- | --- |\n| commit | {of} |\n| result | {result} |\n")
 

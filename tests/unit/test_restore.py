@@ -68,7 +68,6 @@ def undo(tmp_path) -> Undo:
 
 
 def test_an_undo_waits_until_the_first_checkpoint_knows_the_times_of_the_files(tmp_path):
-    """The checkpoint answers before that."""
     slow = tmp_path / "slow"
     slow.mkdir()
     git = shutil.which("git")

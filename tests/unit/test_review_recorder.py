@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,9 @@ import clincus
 from clincus_features.review import recorder as recording
 from clincus_features.review.changes import Changes
 from clincus_features.review.recorder import Look, Recorder
-from clincus_features.review.records import Record
 from clincus_features.review.thinning import thin
 from tests.builders import a_session
-from tests.programs import DEADLINE, wait_until
+from tests.programs import DEADLINE
 from tests.table import table
 
 SESSION = a_session(session_id="s", run="2026-01-01T00:00:00Z")
@@ -53,7 +51,6 @@ def app(tmp_path) -> App:
 
 @pytest.fixture
 def clock(monkeypatch) -> list[float]:
-    """The time as the recorder sees it, as its one item."""
     seconds = [0.0]
     monkeypatch.setattr(recording.time, "monotonic", lambda: seconds[0])
     return seconds
@@ -78,23 +75,9 @@ def recorder(app, tree, monkeypatch) -> Recorder:
     return make_recorder(app, tree, monkeypatch)
 
 
-@pytest.fixture
-def other(app, tree, monkeypatch) -> Recorder:
-    """The recorder of a second server on the same home."""
-    return make_recorder(app, tree, monkeypatch)
-
-
 def work_off(recorder: Recorder) -> list[str]:
-    """Do all that was asked for and does not rest; why each checkpoint of the session was taken.
-
-    One that has failed again and again rests too.
-    """
-
-    def rests(request: Any) -> bool:
-        is_hanging = recorder._resting.get(request.id, 0.0) > recording.time.monotonic()
-        return is_hanging or request.tries == len(recording.RETRIES)
-
-    while not all(map(rests, recorder._queue)):
+    """Do all that was asked for, but for what failed again and again; why each checkpoint was taken."""
+    while not all(request.tries == len(recording.RETRIES) for request in recorder._queue):
         recorder._queue[0] = recorder._queue[0]._replace(due=0.0)
         recorder.work("")
     return [one.why for one in recorder.records.of(SESSION).checkpoints]
@@ -143,29 +126,12 @@ def test_a_start_says_where_the_tool_was_faster(recorder, app, monkeypatch):
         assert [note in warning for warning in one.warnings(SESSION)] == [True]
 
 
-def test_a_look_that_failed_at_once_is_repeated_without_what_the_container_has(recorder, monkeypatch):
-    modes = []
-
-    def fail(session, record, mode, timeout) -> Look:
-        modes.append(mode)
-        if mode != "fresh":
-            raise clincus.ClincusError("damaged", 500)
-        return Look(mode, "", [])
-
-    monkeypatch.setattr(recorder, "_run", fail)
-    made = recorder.take(SESSION, "start")
-    assert (made.tree, made.note) == ("fresh", recording.ALL_LATE)
-    assert recorder.now(SESSION).tree == "fresh"
-    assert modes[-2:] == ["now", "fresh"]
-
-
 @table(
     ("states", "whys"),
     [
         ("starting idle working done", ["prompt", "turn"]),
         ("idle working waiting working idle", ["prompt", "turn", "turn"]),
         ("working failed", ["turn"]),
-        ("idle none", []),
         ("unknown", []),
     ],
 )
@@ -179,7 +145,6 @@ def test_a_turn_has_one_before_and_one_after_it(tmp_path, monkeypatch, states, w
     ("told", "whys"),
     [
         ([("idle", 1), ("done", 2), ("done", 2)], ["start", "turn"]),
-        ([("done", 1), ("done", 2)], ["start", "turn", "turn"]),
         ([("working", 1), ("stuck", 1), ("done", 1)], ["start", "turn", "turn"]),
         ([("done", 1), ("idle", 1)], ["start", "turn"]),
     ],
@@ -193,13 +158,6 @@ def test_a_turn_that_nobody_saw_begin_has_one_after_it(tmp_path, monkeypatch, to
         recorder.hear(SESSION, {"state": state, "turn": turn})
         found = work_off(recorder)
     assert found == whys
-
-
-def test_two_servers_on_one_home_keep_the_same_turn_once(recorder, other):
-    for state in ("idle", "working", "done"):
-        for one in (recorder, other):
-            found = hear(one, state)
-    assert found == ["prompt", "turn"]
 
 
 def test_a_prompt_waits_for_its_checkpoint_and_its_turn_gets_no_second_one(recorder):
@@ -219,21 +177,14 @@ def test_a_prompt_does_not_wait_for_ever(recorder, monkeypatch):
     assert len(recorder._queue) == 1
 
 
-def test_a_quiet_tool_is_looked_at_less_often_while_nothing_changes(recorder, tree, clock):
+def test_a_tool_whose_state_is_unknown_has_a_checkpoint_now_and_then_if_something_changed(recorder, tree, clock):
     recorder.take(SESSION, "start")
     recorder.hear(SESSION, {"state": "unknown"})
-    asked = []
-    for second in range(0, 1000, 10):
-        clock[0] = float(second)
+    for text, found in (("one", ["start"]), ("two", ["start", "timer"])):
+        tree.append(text)
+        clock[0] += 1000
         recorder.look_at_quiet_tools()
-        if recorder._queue:
-            asked.append(second)
-            work_off(recorder)
-    assert asked[:4] == [30, 90, 210, 450]
-    tree.append("two")
-    clock[0] = 10_000.0
-    recorder.look_at_quiet_tools()
-    assert work_off(recorder) == ["start", "timer"]
+        assert work_off(recorder) == found
 
 
 def test_nothing_is_taken_by_itself_where_that_is_switched_off(recorder, app):
@@ -245,61 +196,6 @@ def test_nothing_is_taken_by_itself_where_that_is_switched_off(recorder, app):
     alone = Recorder(None)  # a command without a server
     alone.tell("before_prompt", SESSION)
     assert not alone._queue
-
-
-def test_a_busy_machine_delays_the_checkpoint_of_a_start_and_does_not_lose_it(recorder, monkeypatch, clock):
-    run = recorder._run
-
-    def hang(*_: object) -> Look:
-        clock[0] += 25
-        raise clincus.IncusError("did not finish", 504)
-
-    monkeypatch.setattr(recorder, "_run", hang)
-    recorder.tell("started", SESSION)
-    rests = []
-    for _ in range(4):
-        assert work_off(recorder) == []
-        rests.append(recorder._resting[SESSION.id] - clock[0])
-        clock[0] = recorder._resting[SESSION.id]
-    assert rests == [30, 120, 600, 600]
-    monkeypatch.setattr(recorder, "_run", run)
-    assert work_off(recorder) == ["start"]
-
-
-def test_containers_that_hang_hold_up_no_checkpoint_of_another(recorder, app, monkeypatch):
-    """There are more of them than recorders, and each wants several."""
-    monkeypatch.setattr(recording, "PATIENCE", 0.01)
-    liars = [SESSION._replace(id=f"clincus-0a1b2c-{number}", session_id=str(number)) for number in range(1, 8)]
-    app.sessions = [*liars, SESSION]
-    ends, asked = threading.Event(), []
-
-    def run(session, record, mode, timeout) -> Look:
-        if session.id != SESSION.id:
-            asked.append(session.id)
-            ends.wait(60)
-            raise clincus.IncusError("did not finish", 504)
-        return Look("tree", "", [])
-
-    monkeypatch.setattr(recorder, "_run", run)
-    for session in app.sessions:
-        for why in ("start", "turn", "timer"):
-            recorder._ask(session, why)
-
-    def work() -> None:
-        while not ends.is_set():
-            recorder.work("")
-
-    with ThreadPoolExecutor(recording.RECORDERS) as pool:
-        for _ in range(recording.RECORDERS):
-            pool.submit(work)
-        try:
-            wait_until(lambda: recorder.records.of(SESSION).checkpoints, "the honest session's checkpoint")
-            assert len(set(asked)) == len(asked), "one at a time of each session"
-        finally:
-            ends.set()
-            for why in ("prompt", "turn", "person"):
-                recorder._ask(SESSION, why)  # wakes who waits
-    wait_until(lambda: "a checkpoint of" not in str(threading.enumerate()), "the end of the looks")
 
 
 def test_a_checkpoint_that_fails_is_a_warning_of_the_session_until_one_is_taken(recorder, app, monkeypatch):
@@ -320,36 +216,24 @@ def test_a_checkpoint_that_fails_is_a_warning_of_the_session_until_one_is_taken(
     assert Recorder(app).warnings(SESSION) == []
 
 
-def failing(recorder: Recorder, monkeypatch, times: int) -> list[float]:
-    """Let the next looks fail; the times of all looks, by a clock that goes to whatever is due."""
-    clock, looks, works = [100.0], [], recorder._run
+def test_a_checkpoint_that_fails_is_tried_again_until_it_is_taken(recorder, monkeypatch, clock):
+    recorder.take(SESSION, "start")
+    looks, works = [], recorder._run
 
     def run(*words: object) -> Look:
-        looks.append(clock[0] - 100)
-        if len(looks) <= times:
+        looks.append(clock[0])
+        if len(looks) <= 6:
             raise clincus.ClincusError("no answer", 409)
         return works(*words)
 
-    monkeypatch.setattr(recording.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(recorder, "_run", run)
     monkeypatch.setattr(recorder._changed, "wait", lambda seconds: clock.__setitem__(0, clock[0] + max(0.0, seconds)))
-    return looks
-
-
-def serve_all(recorder: Recorder) -> list[tuple[str, str]]:
-    """Take what is due until nothing is asked for; why each checkpoint was taken, with its note."""
-    while recorder._queue:
-        recorder.work("")
-    return [(one.why, one.note) for one in recorder.records.of(SESSION).checkpoints]
-
-
-def test_a_checkpoint_that_fails_is_tried_again_until_it_is_taken(recorder, monkeypatch):
-    recorder.take(SESSION, "start")
-    found = failing(recorder, monkeypatch, 6)
     recorder.hear(SESSION, {"state": "working"})
     recorder.hear(SESSION, {"state": "done"})
-    assert [why for why, _ in serve_all(recorder)] == ["start", "turn"]
-    assert found == [0, 1, 6, 31, 331, 631, 931]
+    while recorder._queue:
+        recorder.work("")
+    assert [one.why for one in recorder.records.of(SESSION).checkpoints] == ["start", "turn"]
+    assert looks == [0, 1, 6, 31, 331, 631, 931]
     assert recorder.warnings(SESSION) == []
 
 
@@ -378,32 +262,3 @@ def test_what_is_too_old_goes_and_a_live_sessions_first_checkpoint_stays(recorde
     assert recorder.records.find(SESSION.id).ended
     thin(recorder, app.config, far)
     assert recorder.records.find(SESSION.id) is None
-
-
-def test_a_question_does_not_wait_for_a_look_that_hangs_and_the_look_goes_on(recorder, monkeypatch):
-    monkeypatch.setattr(recording, "ANSWER_WITHIN", 0.01)
-    ends, looks = threading.Event(), []
-
-    def look(session) -> Record:
-        looks.append(session.id)
-        ends.wait(60)
-        return recorder.records.of(session)
-
-    try:
-        for _ in range(3):
-            with pytest.raises(clincus.ClincusError, match="has not told yet") as refused:
-                recorder.soon(SESSION, look)
-            assert refused.value.status == 504
-        wait_until(lambda: looks, "the look")
-        assert looks == [SESSION.id], "a question beside a slow look begins none"
-    finally:
-        ends.set()
-    wait_until(lambda: not recorder._slow, "the end of the look")
-    monkeypatch.setattr(recording, "ANSWER_WITHIN", DEADLINE)
-    assert recorder.soon(SESSION, recorder.records.of).id == SESSION.id
-
-    def fail(_: clincus.Session) -> Record:
-        raise clincus.ClincusError("the container has no git", 409)
-
-    with pytest.raises(clincus.ClincusError, match="has no git"):
-        recorder.soon(SESSION, fail)

@@ -7,10 +7,8 @@ import io
 import os
 import re
 import subprocess
-import threading
 import zlib
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,21 +16,18 @@ import pytest
 import clincus
 from clincus_features.review import changes, store
 from clincus_features.review.recorder import FILE_LIMIT, Look, pieces_of, read_head
-from tests.programs import DEADLINE, git
+from tests.programs import git
 
-SPY = "#!/bin/sh\ntouch '{mark}'\ncat\n"
 ROOM = 1 << 30
 
 
 @pytest.fixture
 def kept(tmp_path: Path) -> store.Store:
-    """The store of a workspace."""
     (tmp_path / "work").mkdir()
     return store.Store(str(tmp_path / "checkpoints"), str(tmp_path / "work"), os.environ)
 
 
 def checkpoint(tmp_path: Path, known: str = "-", mode: str = "now", most: int = 200) -> tuple[Look, bytes]:
-    """Run guest/checkpoint.sh on a folder of this machine; what it says, and the pack."""
     words = str(tmp_path / "work"), known, str(FILE_LIMIT), str(most), mode, "-"
     argv = ["sh", "-c", clincus.guest_program("checkpoint"), "clincus", *words]
     (tmp_path / "home").mkdir(exist_ok=True)
@@ -44,14 +39,12 @@ def checkpoint(tmp_path: Path, known: str = "-", mode: str = "now", most: int = 
 
 
 def take(kept: store.Store, tmp_path: Path, **how: str) -> Look:
-    """Take a checkpoint into the store."""
     look, pack = checkpoint(tmp_path, **how)
     kept.take([pack], look.tree, "test/now", ROOM)
     return look
 
 
 def names(kept: store.Store, tree: str) -> set[str]:
-    """The paths in a tree."""
     return set(os.fsdecode(kept.run("ls-tree", "-r", "-z", "--name-only", tree)).split("\0")[:-1])
 
 
@@ -59,7 +52,6 @@ def names(kept: store.Store, tree: str) -> set[str]:
 
 
 def test_git_gets_so_much_memory_and_no_more(kept):
-    """What a container sends can unfold to any size."""
     argv = kept._argv("-c", "alias.memory=!ulimit -v", "memory")
     said = subprocess.run(argv, env=kept._environ(), cwd="/", capture_output=True, text=True, check=True, timeout=60)
     assert int(said.stdout) == store.MEMORY_KIB
@@ -90,34 +82,25 @@ def test_what_is_left_out_is_told(kept, tmp_path):
     work = tmp_path / "work"
     git(work, "init", "-q")
     (work / ".git" / "info" / "exclude").write_text("mine\n")
-    for name in ("ignored.log", "mine", "seen", "logs/a", "logs/b"):
+    for name in ("mine", "seen", "logs/a", "logs/b"):
         (work / name).parent.mkdir(exist_ok=True)
         (work / name).write_text("x")
-    (work / ".gitignore").write_text("*.log\nlogs/\n")
-    (work / "husk").mkdir()
-    (work / "husk" / ".gitignore").write_text("*\n")
+    (work / ".gitignore").write_text("logs/\n")
     with open(work / "large", "wb") as file:
         file.truncate(FILE_LIMIT + 1)
     os.mkfifo(work / "pipe")
-    os.mkfifo(work / "logs" / "pipe")
     (work / "git~1").write_text("git takes no such name")
-    for name in ("nested", "empty repository"):
-        (work / name).mkdir()
-        git(work / name, "init", "-q")
+    git(work, "init", "-q", "nested")
     (work / "nested" / "file").write_text("x")
-    git(work / "nested", "add", ".")
-    git(work / "nested", "commit", "-qm", "one")
     look = take(kept, tmp_path)
     assert names(kept, look.tree) == {".gitignore", "seen"}
     assert {(one.why, one.path) for one in look.skipped} == {
-        ("ignored", "ignored.log"),
         ("ignored", "mine"),
         ("ignored", "logs/"),
         ("large", "large"),
         ("special", "pipe"),
         ("unreadable", "git~1"),
         ("repository", "nested"),
-        ("repository", "empty repository"),
     }
 
 
@@ -125,7 +108,7 @@ def test_the_first_checkpoint_is_the_tree_that_git_makes_without_a_look_at_attri
     """All files are recorded at once there, and none is known yet."""
     work = tmp_path / "work"
     (work / "a" / "b").mkdir(parents=True)
-    for name, content in {"a/b/file": b"1", "a.b": b"\0" * 70_000, "a-": b"", "same": b"1"}.items():
+    for name, content in {"a/b/file": b"1", "a.b": b"\0" * 70_000, "same": b"1"}.items():
         (work / name).write_bytes(content)
     (work / "a" / "run").write_text("#!/bin/sh\n")
     (work / "a" / "run").chmod(0o755)
@@ -134,8 +117,6 @@ def test_the_first_checkpoint_is_the_tree_that_git_makes_without_a_look_at_attri
     git(work, "init", "-q")
     git(work, "add", "-A")
     assert look.tree == git(work, "write-tree").strip()
-    again, pack = checkpoint(tmp_path, look.tree)
-    assert (again.tree, pack) == (look.tree, b"")
     (work / ".gitattributes").write_text("* text=auto eol=crlf ident filter=x working-tree-encoding=UTF-16\n")
     content = b"a\r\nb\n$Id$\r\n\xff"
     (work / "same").write_bytes(content)
@@ -164,7 +145,6 @@ def pack_of(folder: Path, objects: Mapping[str, tuple[str, bytes]]) -> tuple[byt
 
 
 def tree(*entries: str) -> tuple[str, bytes]:
-    """A tree with a file of each name."""
     return "tree", b"".join(b"100644 " + os.fsencode(name) + b"\0{file}" for name in entries)
 
 
@@ -174,11 +154,8 @@ FILE = ("blob", b"content\n")
 BAD_TREES = {
     "git folder": {"file": FILE, "tree": tree(".git")},
     "parent": {"file": FILE, "tree": tree("..")},
-    "slash": {"file": FILE, "tree": tree("a/b")},
-    "short name": {"file": FILE, "tree": tree("GIT~1")},
     "twice": {"file": FILE, "tree": tree("a", "a")},
     "missing": {"tree": ("tree", b"100644 missing\0" + b"\x01" * 20)},
-    "file": {"tree": FILE},
 }
 
 
@@ -191,33 +168,11 @@ def test_a_tree_that_git_does_not_find_sound_is_refused(kept, tmp_path):
 
 
 def test_what_is_no_pack_is_refused(kept):
-    for pack in (b"", b"#!/bin/sh\n", b"# v2 git bundle\n\nPACK", b"PACK\0\0\0\2\0\1\0\0" + b"x" * 99):
+    for pack in (b"", b"PACK\0\0\0\2\0\1\0\0" + b"x" * 99):
         with pytest.raises(clincus.ClincusError):
             kept.take([pack], "a" * 40, "test/now", ROOM)
     assert os.listdir(os.path.join(kept.path, "objects", "pack")) == []
     assert [name for name in os.listdir(kept.path) if name.startswith("incoming")] == []
-
-
-def test_a_container_that_sends_slowly_holds_up_no_other_of_that_workspace(kept, tmp_path):
-    """It kept the lock for two minutes, and then another session of the same folder had no checkpoint."""
-    (tmp_path / "work" / "one").write_text("1")
-    look, pack = checkpoint(tmp_path)
-    has_begun, goes_on = threading.Event(), threading.Event()
-
-    def slowly() -> Iterator[bytes]:
-        yield pack[:100]
-        has_begun.set()
-        assert goes_on.wait(DEADLINE)
-        yield pack[100:]
-
-    with ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(kept.take, slowly(), look.tree, "slow/now", ROOM)
-        assert has_begun.wait(DEADLINE)
-        kept.take([pack], look.tree, "quick/now", ROOM)
-        assert not slow.done()
-        goes_on.set()
-        slow.result()
-    assert set(kept._named(["quick/now", "slow/now"]).values()) == {look.tree}
 
 
 def test_what_comes_in_does_not_take_more_than_its_room_nor_the_last_of_the_disk(kept, tmp_path, monkeypatch):
@@ -244,7 +199,6 @@ def test_a_file_that_unfolds_to_more_than_the_limit_is_refused(kept, tmp_path):
 
 
 def nested(levels: int, width: int) -> dict[str, tuple[str, bytes]]:
-    """Trees so many levels deep, each of which holds the one below so many times."""
     objects, below = {"file": FILE, "0": tree("file")}, "{0}"
     for level in range(1, levels + 1):
         entries = b"".join(b"40000 d%02d\0" % number + below.encode() for number in range(width))
@@ -266,7 +220,7 @@ def test_a_tree_whose_paths_cannot_all_be_listed_is_refused_and_hinders_no_other
 
 def test_nothing_that_a_tree_or_a_person_configures_runs_on_the_host(kept, tmp_path, monkeypatch):
     work, mark, spy = tmp_path / "work", tmp_path / "ran", tmp_path / "spy"
-    spy.write_text(SPY.format(mark=mark))
+    spy.write_text(f"#!/bin/sh\ntouch '{mark}'\ncat\n")
     spy.chmod(0o755)
     (tmp_path / "hostile").write_text(
         f'[diff]\n\texternal = {spy}\n[diff "x"]\n\ttextconv = {spy}\n\tcommand = {spy}\n'
@@ -283,7 +237,6 @@ def test_nothing_that_a_tree_or_a_person_configures_runs_on_the_host(kept, tmp_p
     found = changes.list_changes(kept, *trees)
     assert [(one.path, one.added, found.truncated) for one in found.files] == [("file", 1, False)]
     assert b"+two" in changes.patch(kept, *trees, None)
-    assert changes.list_changes(kept, *trees, most=0).truncated
     kept.tidy(even_few=True)
     assert not mark.exists()
 
@@ -314,7 +267,7 @@ def reference(kept: store.Store, name: str) -> Path:
 def test_what_a_power_cut_has_torn_holds_nobody_up(kept, tmp_path):
     tree = take(kept, tmp_path).tree
     now = reference(kept, "test/now")
-    for torn in (b"", b"4b825d", bytes(41), b"\xff\xfe"):
+    for torn in (b"", b"4b825d", bytes(41)):
         now.write_bytes(torn)
         kept.keep(tree, "test/now")
         assert now.read_text().strip() == tree

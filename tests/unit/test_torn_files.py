@@ -11,7 +11,7 @@ import pytest
 
 import clincus
 from clincus_cli import entry
-from clincus_features import engines, journal, trust
+from clincus_features import engines, trust
 from clincus_features.agents import queue
 from clincus_features.agents import records as agent_records
 from clincus_features.agents.reading import Known
@@ -26,7 +26,6 @@ SESSION = a_session(id=NAME, workspace="/project", session_id="one")
 DAMAGES: Mapping[str, Callable[[bytes], bytes]] = {
     "a half": lambda data: data[: len(data) // 2],
     "nothing": lambda data: b"",
-    "zeros": lambda data: bytes(len(data)),
     "another form": lambda data: b"[7]",
 }
 
@@ -146,22 +145,6 @@ def test_a_torn_conversation_folder_is_still_found_by_its_name(damage, tmp_path)
     metadata.write_bytes(damage(metadata.read_bytes()))
     (found,) = clincus.list_saved(config, environ)
     assert (found.session_id, found.tool, found.directory) == ("one", "claude", str(directory))
-
-
-@table("damage", DAMAGES.values())
-def test_what_follows_a_torn_line_is_kept(damage, tmp_path):
-    history = clincus.History(str(tmp_path / "history.jsonl"))
-    history.record(clincus.Run("one", NAME, "/project", "claude", "2026-01-01T10:00:00Z"))
-    path = Path(history.path)
-    path.write_bytes(damage(path.read_bytes()))
-    history.record(clincus.Run("two", NAME, "/project", "claude", "2026-01-01T11:00:00Z"))
-    assert [run.session_id for run in history.runs()][:1] == ["two"]
-    path = tmp_path / "log.jsonl"
-    line = b'{"kind": "session", "what": "%s"}\n'
-    journal.append_line(str(path), line % b"first", 1000, 2)
-    path.write_bytes(damage(path.read_bytes()))
-    journal.append_line(str(path), line % b"second", 1000, 2)
-    assert [one["what"] for one in journal.read_entries(str(path))][:1] == ["second"]
 
 
 @table("damage", [b"", b"\xff" * 30, bytes(30)])

@@ -6,7 +6,6 @@ import functools
 import io
 import socket
 import sys
-import zipfile
 from types import SimpleNamespace
 
 import pytest
@@ -120,15 +119,7 @@ def test_a_dry_run_lists_each_part_and_with_yes_all_that_is_ours_goes_in_an_orde
     incus = Incus()
     assert run(incus, "--dry-run") == 0
     shown = capsys.readouterr().out
-    for command in (
-        "incus image delete clincus",
-        "incus profile device remove default eth0",
-        "incus network delete clincusbr0",
-        "incus storage delete default",
-        f"rm -r {home}/.clincus",
-        f"rm -r {home}/.config/clincus",
-        f"rm -r {home}/.cache/clincus",
-    ):
+    for command in ("incus image delete clincus", "incus storage delete default", f"rm -r {home}/.clincus"):
         assert f"  $ {command}\n" in shown
     assert incus.done == []
     assert (home / ".clincus").exists()
@@ -143,18 +134,16 @@ def test_a_dry_run_lists_each_part_and_with_yes_all_that_is_ours_goes_in_an_orde
     assert not any((home / path).exists() for path in (".clincus", ".cache/clincus", ".config/clincus"))
 
 
-THEIRS = {
-    "their pool, and the device that leads to it": ({"pool_config": {}}, ("storage delete", "remove default root")),
-    "their bridge, and its device": (
-        {"bridge": "incusbr0", "bridge_config": {}}, ("network delete", "remove default eth0")
-    ),
-    "a profile that other instances use": ({"used_by": ["/1.0/instances/theirs"]}, ("profile device remove",)),
-    "an image that Clincus did not build": ({"recipe": False}, ("DELETE /1.0/images",)),
-}  # fmt: skip
+THEIRS = [
+    ({"pool_config": {}}, ("storage delete", "remove default root")),
+    ({"bridge": "incusbr0", "bridge_config": {}}, ("network delete", "remove default eth0")),
+    ({"used_by": ["/1.0/instances/theirs"]}, ("profile device remove",)),
+    ({"recipe": False}, ("DELETE /1.0/images",)),
+]
 
 
 def test_what_a_person_made_stays(run):
-    for made, kept in THEIRS.values():
+    for made, kept in THEIRS:
         incus = Incus(**made)
         run(incus, "--yes")
         assert incus.done
@@ -216,18 +205,6 @@ def test_our_files_stay_while_a_server_runs(run, home, capsys):
     assert "a server runs: end `clincus serve` first" in capsys.readouterr().err
 
 
-def test_what_sessions_that_are_left_need_stays(run, home, monkeypatch, capsys):
-    """The advice for them names commands of the program."""
-    program = home / "clincus"
-    with zipfile.ZipFile(program, "w"):
-        monkeypatch.setattr("sys.argv", [str(program)])
-    monkeypatch.setattr(leftovers.Leftovers, "why_program_stays", lambda _: "there are sessions")
-    assert run(Incus(), "--yes") == 1
-    found = [path.exists() for path in (program, home / ".config/clincus", home / ".cache/clincus")]
-    assert found == [True, True, False]
-    assert f"the program {program} (there are sessions)" in capsys.readouterr().err
-
-
 @pytest.fixture
 def kept_session(monkeypatch):
     """A session that stays: it holds work that is not on this machine."""
@@ -245,7 +222,6 @@ def kept_session(monkeypatch):
 
 
 def test_what_a_session_that_stays_needs_stays(run, kept_session, tmp_path, home, capsys):
-    """What it uses in Incus, the settings of the machine, and conversations."""
     incus, machine = Incus(used_by=[kept_session]), record(Machine(tmp_path / "machine", is_root=True))
     for path in ("/1.0/networks/clincusbr0", "/1.0/storage-pools/default"):
         incus.answers[path]["used_by"].append(kept_session)
@@ -268,18 +244,3 @@ def test_our_files_stay_while_incus_does_not_say_what_it_has(run, home, capsys):
     assert (home / ".clincus").exists()
     assert (home / ".config/clincus").exists()
     assert "Incus does not say whether there are sessions" in capsys.readouterr().err
-
-
-def test_a_bridge_goes_though_interfaces_of_deleted_containers_vanish_meanwhile():
-    """Seen with Incus 6.0.4, right after the sessions were deleted."""
-    words = "Failed to delete bridge children interfaces: Failed to run: ip link show veth1: does not exist"
-    tries = []
-
-    class Busy(clincus.Incus):
-        def run(self, *arguments, **_):
-            tries.append(arguments)
-            if len(tries) <= 2:
-                raise clincus.incus_failure(words)
-
-    leftovers.delete_from_incus(Busy(), "network", "clincusbr0")
-    assert len(tries) == 3
