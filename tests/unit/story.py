@@ -53,7 +53,7 @@ LOOKS = {
     "claude": Looks(
         [BORDER, "❯", BORDER, "  ⏵⏵ bypass permissions on"],
         ["✢ Tempering… (4s · ↓ 3 tokens)", BORDER, "❯", BORDER, "  ⏵⏵ bypass permissions on · esc to interrupt"],
-        [BORDER, " Bash command", *CLAUDE_CHOICES],
+        [BORDER, " Bash command", "   make", "╌" * 20, *CLAUDE_CHOICES],
         ["✻ Churned for 3s · done 4:09 PM"],
         ["● API Error: 529 stand-in"],
         ["  ⎿  Interrupted · What should Claude do instead?"],
@@ -61,7 +61,13 @@ LOOKS = {
     "copilot": Looks(
         [*COPILOT_BOX, " ← open sidebar · / commands · ? help"],
         [*COPILOT_BOX, " ◉ Working · 59 B esc esc interrupt"],
-        [f"╭{BORDER}╮", *COPILOT_CHOICES, "│ ↑/↓ to navigate · enter to select · esc to cancel │", f"╰{BORDER}╯"],
+        [
+            f"╭{BORDER}╮",
+            "│ │ make │ │",
+            *COPILOT_CHOICES,
+            "│ ↑/↓ to navigate · enter to select · esc to cancel │",
+            f"╰{BORDER}╯",
+        ],
         [],
         [" ✗ Failed to get response from the AI model; Last error:", "   529 overloaded"],
         [" ● Operation cancelled by user"],

@@ -14,24 +14,13 @@ from tests.table import table
 from tests.unit import test_agent_low_screens as low_screens
 from tests.unit import test_agent_state as states
 from tests.unit import test_other_tools as others
+from tests.unit.story import LOOKS
 
 NOON = states.NOON
 RULE = "─" * 60
-OPENCODE_FOOTER = "   /workspace      19 (0%) · $0.00  ctrl+p commands"
 # The end of each tool's screen at rest, and while it works.
-RESTS = {
-    **states.BOXES,
-    "opencode": [*states.OPENCODE_BOX, OPENCODE_FOOTER],
-    "codex": others.CODEX_BOX.split("\n"),
-    "gemini": others.GEMINI_BOX.split("\n"),
-}
-WORKS = {
-    "claude": states.STALLED[2:],
-    "copilot": [*states.COPILOT_BOX[:4], " ◉ Working · 59 B esc esc interrupt"],
-    "opencode": [*states.OPENCODE_BOX, "   ⬝⬝■■  esc interrupt    ctrl+p commands"],
-    "codex": ["• Working (3s • esc to interrupt)", *RESTS["codex"]],
-    "gemini": [" ⠸ Thinking... (esc to cancel, 3s)   ? for shortcuts", *RESTS["gemini"][1:]],
-}
+RESTS = {"aider": states.BOXES["aider"], **{tool: looks.rests for tool, looks in LOOKS.items()}}
+WORKS = {tool: looks.works for tool, looks in LOOKS.items()}
 CURSOR = {"opencode": 4}  # lines below the one with the cursor, of a tool that does not hide it in its box
 
 # Seen with opencode 1.18.34. What stands beside the panels is what was there before.
@@ -45,10 +34,6 @@ PANELS = {
         *("  ┃  ask", "  ┃  Which colour do you want?  Help                                           esc/enter"),
         *("  ┃  Red", "  ┃                             Press ctrl+p to see all available actions"),
         "     ▣  Build · Claude Sonnet                                                      ok",
-    ],
-    "a login": [
-        "  ┃  Which colour do you want?    Connect a provider                               esc",
-        *("  ┃                               Search", "                                ✓ OpenCode Zen (Recommended)"),
     ],
 }
 
@@ -118,40 +103,12 @@ def test_an_answer_like_a_dialog_is_none(tool, lines, way):
         assert states.answer(shown(tool, body, WORKS[tool])) == "working"
 
 
-# What a permission is asked for, and how each tool shows it (seen with the versions of rules.py).
-def claude_command(lines: list[str]) -> list[str]:
-    asked = ["╌" * 20, " Do you want to proceed?", " ❯ 1. Yes", "   2. Yes, and don't ask again", "   3. No"]
-    return [RULE, " Bash command", *(f"   {line}" for line in lines), *asked, " Esc to cancel · Tab to amend"]
-
-
-def claude_edit(lines: list[str]) -> list[str]:
-    edit = [RULE, " Edit file", "╌" * 20, *(f"   {number} +{line}" for number, line in enumerate(lines)), "╌" * 20]
-    return [*edit, " Do you want to make this edit to x.py?", *claude_command([])[-4:]]
-
-
-def copilot_command(lines: list[str]) -> list[str]:
-    inner = [f"╭{RULE}╮", *(f"│ {line} │" for line in lines), f"╰{RULE}╯", "", "Do you want to run this command?", ""]
-    rows = ["Run a command", RULE, *inner, "❯ 1. Yes", "  2. No (Esc to stop)", ""]
-    return framed([*rows, "↑/↓ to navigate · enter to select · esc to cancel"])
-
-
-def opencode_command(lines: list[str]) -> list[str]:
-    head = ["  ┃", "  ┃  △ Permission required", "  ┃    # Shell command", "  ┃"]
-    choices = "  ┃   Allow once   Allow always   Reject        ctrl+f fullscreen  ⇆ select  enter confirm"
-    return ["     ▣  Build · Claude", *head, *(f"  ┃  {line}" for line in lines), "  ┃", choices, "  ┃"]
-
-
-def codex_command(lines: list[str]) -> list[str]:
-    asked = ["  Would you like to run the following command?", "  Reason: To see it", f"  $ {lines[0]}"]
-    choices = ["› 1. Yes, proceed (y)", "  2. Yes, and don't ask again (p)", "  3. No, and tell Codex (esc)"]
-    return ["• Running", *asked, *(f"    {line}" for line in lines[1:]), *choices, "  Press enter to confirm"]
-
-
-def gemini_command(lines: list[str]) -> list[str]:
-    command = [f"│ │ {line} │ │" for line in lines]
-    choices = ["│ ● 1. Allow once  │", "│   2. Allow for this session  │", "│   3. No (esc) │", f"╰{RULE}╯"]
-    asked = ["│ ╰────╯ │", "│ Allow execution of [Shell]?  │", "│   │"]
-    return [f"╭{RULE}╮", "│ ? Shell  x  │", "│ ╭────╮ │", *command, *asked, *choices]
+def permission(tool: str, command: list[str]) -> list[str]:
+    """The screen on which a tool asks for a permission for a command of some lines."""
+    lines: list[str] = []
+    for row in LOOKS[tool].asks:
+        lines += [row.replace("make", line) for line in command] if "make" in row else [row]
+    return lines
 
 
 # Single lines that mean something to the rules of a tool, as all or as the end of what an agent says.
@@ -199,13 +156,6 @@ def test_what_waits_below_the_work_does_not_hide_it():
     assert states.answer(shown("codex", lines, RESTS["codex"])) == "working"
 
 
-PERMISSIONS = {
-    "claude": (claude_command, claude_edit),
-    "copilot": (copilot_command,),
-    "opencode": (opencode_command,),
-    "codex": (codex_command,),
-    "gemini": (gemini_command,),
-}
 # What an agent puts into a command of what it is asked for: whole lines, or their words.
 CONTENTS: dict[str, Callable[[list[str]], list[str]]] = {
     "its lines": lambda lines: lines,
@@ -219,12 +169,13 @@ CONTENTS: dict[str, Callable[[list[str]], list[str]]] = {
 @table(("tool", "lines"), DIALOGS.values(), ids=DIALOGS.keys())
 def test_a_permission_for_what_looks_like_another_dialog_is_a_permission(tool, lines, content):
     """Else a person who answers the other one gives it."""
-    for draw in PERMISSIONS.get(tool, ()):
-        asked = states.decide(shown(tool, draw(["make all"]))).agent
-        command = [line.replace("TOOL", tool) for line in content(lines)]
-        found = states.decide(shown(tool, draw(command))).agent
-        assert (asked.state, asked.reason) == ("waiting", "permission")
-        assert (found.state, found.reason, found.options) == (asked.state, asked.reason, asked.options)
+    if tool not in LOOKS:
+        return
+    asked = decide(shown(tool, permission(tool, ["make all"]))).agent
+    command = [line.replace("TOOL", tool) for line in content(lines)]
+    found = decide(shown(tool, permission(tool, command))).agent
+    assert (asked.state, asked.reason) == ("waiting", "permission")
+    assert (found.state, found.reason, found.options) == (asked.state, asked.reason, asked.options)
 
 
 # -- Panels of opencode, which lie over the rest
@@ -293,15 +244,9 @@ def test_no_screen_holds_the_server_up(tool):
 # -- The end of a turn
 
 
-INTERRUPTIONS = {
-    "claude": ["● It says:", "  ⎿  Interrupted · What should Claude do instead?", *states.BOX],
-    "copilot": [" ● Operation cancelled by user", *states.COPILOT_BOX],
-}
-
-
-@table(("tool", "lines"), INTERRUPTIONS.items(), ids=INTERRUPTIONS.keys())
-def test_an_answer_like_an_interruption_ends_its_turn_like_any_other(tool, lines):
+def test_an_answer_like_an_interruption_ends_its_turn_like_any_other():
     """Else nobody would be called, and the queue would wait for a person."""
+    tool, lines = "claude", ["● It says:", "  ⎿  Interrupted · What should Claude do instead?", *states.BOX]
     said = states.hooks(states.PROMPT, ("Stop", {"last_assistant_message": "It says"}), tool=tool, at=NOON - 60)
     works = states.after(Agent("working", since=NOON - 90, source="hook"))
     decision = decide(states.facts(lines, tool=tool, said=said), works)
