@@ -334,6 +334,8 @@ def shared_by_file(bed: Bed, start_shared, tmp_path_factory: pytest.TempPathFact
     server = start_shared(config=f'[dashboard]\nworkspace_roots = ["{root}"]\n{NO_CHECKPOINTS}')
     session = server.create(new_workspace(root / "my-app"))
     with bed.keeping(session["id"]):
+        # What a test writes at the place of the conversation before the tool has begun is put aside.
+        bed.await_screen(session["id"], "STUB-READY")
         yield Shared(server, root, session)
 
 

@@ -343,6 +343,7 @@ def change(tmp_path):
     environ = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
     app = clincus.Application(environ, {"dashboard.port": 0})
     app.extensions.duties.clear()
+    app.extensions.config_listeners.clear()  # one sweeps certificates in a thread of its own
     app.start()
     notifier = Notifier(app)
     yield lambda **given: notifier.change(SimpleNamespace(values={**dict.fromkeys(notify.CHANGEABLE), **given}))
